@@ -1,0 +1,58 @@
+"""A structured-pruning compiler: find what a model can lose, remove it, prove that nothing else changed.
+
+>>> import ozgraph
+>>> result = ozgraph.prune("model.onnx", "small.onnx", target=ozgraph.Target(macs=0.5))  # doctest: +SKIP
+>>> result.report.macs_after  # doctest: +SKIP
+2053416960
+
+Everything named here is imported on first use, so that ``import ozgraph`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ozgraph.api import Target, analyze, bench, eliminate, load, prune, verify
+    from ozgraph.errors import OzgraphError
+    from ozgraph.graph import Graph
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Graph",
+    "OzgraphError",
+    "Target",
+    "__version__",
+    "analyze",
+    "bench",
+    "eliminate",
+    "load",
+    "prune",
+    "verify",
+]
+
+_HOMES = {
+    "Graph": "ozgraph.graph",
+    "OzgraphError": "ozgraph.errors",
+    "Target": "ozgraph.api",
+    "analyze": "ozgraph.api",
+    "bench": "ozgraph.api",
+    "eliminate": "ozgraph.api",
+    "load": "ozgraph.api",
+    "prune": "ozgraph.api",
+    "verify": "ozgraph.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, whether imported yet or not."""
+    return sorted(__all__)

@@ -1,0 +1,147 @@
+"""ONNX out: carry out a plan, or zero chosen positions, on a copy of the loaded model.
+
+Weights are shared with the original and sliced when they are written, one at a time. The original is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ozgraph.backends.files import check, write
+from ozgraph.backends.model_copy import ModelCopy, Slice, Zero, copy_of, cut, lazily
+from ozgraph.backends.rewriting import replace_op, rewrite_op, take
+from ozgraph.frontends.normal_form import drop_unused
+from ozgraph.graph import Array, Graph, Value
+from ozgraph.plan import Indices, Plan, Zeroing
+
+
+def apply(graph: Graph, plan: Plan) -> ir.Model:
+    """The pruned model that ``plan`` describes.
+
+    ``plan.takes`` count positions along the operand as it is after ``plan.keep``. Inputs, outputs, their names and
+    order, metadata, documentation and opset imports stay as in the original; ``write`` puts the model into a file.
+
+    Args:
+        graph: a graph that :func:`ozgraph.frontends.onnx.load` made.
+        plan: what to keep and rewrite.
+    """
+    copy = copy_of(graph)
+    for constant, axes in _by_value(plan.keep).items():
+        _keep(copy, constant, axes)
+    for (op, position), cuts in plan.takes.items():
+        take(copy, op, position, cuts)
+    for op, rewrite in plan.rewrites.items():
+        rewrite_op(copy, op, rewrite)
+    for op, sequence in plan.replacements.items():
+        replace_op(copy, op, sequence)
+    _set_shapes(copy, plan.shapes)
+    drop_unused(copy.model)
+    return copy.model
+
+
+def zeroed(graph: Graph, zeroing: Zeroing) -> ir.Model:
+    """The original model with the given positions of its constants at zero.
+
+    A quantized weight's zero is the zero point of the DequantizeLinear that reads it.
+    """
+    copy = copy_of(graph)
+    for constant, axes in _by_value(zeroing).items():
+        source = copy.values[constant]
+        assert constant.constant is not None and constant.shape is not None
+        if source.const_value is None:  # filled by a node: an initializer takes its place
+            _replace_fill(copy, source, constant, axes)
+            continue
+        source.const_value = lazily(source.const_value, constant.shape, Zero(axes, _zero_point(constant)))
+    drop_unused(copy.model)
+    return copy.model
+
+
+def _by_value(positions: Mapping[tuple[Value, int], Indices]) -> dict[Value, list[tuple[int, Indices]]]:
+    grouped: dict[Value, list[tuple[int, Indices]]] = {}
+    for (value, axis), indices in positions.items():
+        grouped.setdefault(value, []).append((axis, indices))
+    return grouped
+
+
+def _keep(copy: ModelCopy, constant: Value, axes: list[tuple[int, Indices]]) -> None:
+    source = copy.values[constant]
+    assert constant.shape is not None
+    shape = cut(constant.shape, axes)
+    if source.const_value is not None:
+        source.const_value = lazily(source.const_value, shape, Slice(axes))
+    else:
+        node = source.producer()
+        assert node is not None
+        node.replace_input_with(0, copy.constant(f"{source.name}_shape", np.array(shape, dtype=np.int64)))
+    source.shape = ir.Shape(shape)
+
+
+def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list[tuple[int, Indices]]) -> None:
+    """Put an initializer of zeros and fills in the place of a ConstantOfShape node."""
+    node = source.producer()
+    weight = constant.constant
+    assert node is not None and weight is not None and constant.shape is not None and source.name is not None
+    name = source.name
+    source.name = None
+
+    def evaluate() -> ir.TensorProtocol:
+        assert weight is not None
+        return ir.Tensor(Zero(axes)(weight.numpy()), name=name)
+
+    dtype = ir.DataType.from_numpy(weight.numpy().dtype)
+    tensor = ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(constant.shape), name=name)
+    value = copy.initializer(name, tensor)
+    source.replace_all_uses_with(value, replace_graph_outputs=True)
+    copy.model.graph.remove(node, safe=True)
+    copy.values[constant] = value
+
+
+def _zero_point(constant: Value) -> Array | None:
+    """What stands for zero in a quantized weight: the zero point, shaped to broadcast."""
+    if constant.is_float or constant.shape is None:
+        return None
+    for op, position in constant.uses:
+        point = op.input(2)
+        if op.type != "DequantizeLinear" or position != 0 or point is None or point.constant is None:
+            continue
+        array = point.constant.numpy()
+        if array.ndim == 1:
+            axis = int(op.attributes.get("axis", 1)) % len(constant.shape)
+            return array.reshape([-1 if place == axis else 1 for place in range(len(constant.shape))])
+        if array.ndim == 0:
+            return array
+        block = int(op.attributes.get("block_size", 0))
+        axis = int(op.attributes.get("axis", 1)) % len(constant.shape)
+        return array.repeat(max(block, 1), axis=axis).take(range(constant.shape[axis]), axis=axis)
+    return None
+
+
+def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> None:
+    """Declare the new shapes, keep the names of dynamic axes, and correct declarations that were stale."""
+    outputs = set(copy.model.graph.outputs)
+    for value, source in copy.values.items():
+        shape = shapes.get(value, value.shape)
+        if source.is_graph_input() or source.is_initializer():
+            continue
+        if shape is None or not isinstance(source.type, ir.TensorType):
+            if value in shapes:
+                source.shape = None
+            continue
+        if source.shape is None and source not in outputs:
+            continue
+        declared: list[Any] = list(source.shape) if source.shape is not None else [None] * len(shape)
+        if len(declared) != len(shape):
+            declared = [None] * len(shape)
+        flags = value.dynamic if len(value.dynamic) == len(shape) else (True,) * len(shape)
+        extents = [
+            (size if not flag else (None if isinstance(old, int) else old))
+            for size, flag, old in zip(shape, flags, declared, strict=True)
+        ]
+        source.shape = ir.Shape(extents)
+
+
+__all__ = ["apply", "check", "write", "zeroed"]

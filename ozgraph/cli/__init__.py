@@ -1,0 +1,166 @@
+"""The command line. ``main`` turns every outcome into an exit status and, where something failed, one clear line.
+
+Commands live one to a module and are imported when they run, so that ``ozgraph --help`` starts at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ozgraph import __version__
+from ozgraph.errors import OzgraphError, VerificationError
+
+DONE, UNVERIFIED, UNUSABLE, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
+
+# Name -> module and the line that --help shows, so that listing the commands imports none of them.
+_COMMANDS = {
+    "analyze": ("ozgraph.cli.analyze", "Show what can be removed, what it saves, and why the rest stays."),
+    "prune": ("ozgraph.cli.prune", "Write a smaller model that onnxruntime has verified."),
+    "eliminate": ("ozgraph.cli.eliminate", "Remove the slots that are dead in the file as it is."),
+    "verify": ("ozgraph.cli.verify", "Compare two models on many inputs."),
+    "bench": ("ozgraph.cli.bench", "Time two models against each other."),
+    "passes": ("ozgraph.cli.passes", "List the passes of the pipeline, and user passes."),
+    "demo": ("ozgraph.cli.demo", "Do all of it on a small trained model that ships with ozgraph."),
+}
+
+
+class _ReaderGone(Exception):
+    """Whoever read standard output has seen enough."""
+
+
+@contextmanager
+def _pipe() -> Iterator[None]:
+    # click would leave with status 1 on a broken pipe, which here says that verification failed.
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands by name and imports a command when it is asked for."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """Read the arguments; ``--help`` prints here."""
+        with _pipe():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _pipe():
+            return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of use, not of the alphabet."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(_COMMANDS[cmd_name][0]), "command")  # noqa: B009
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest the nearest name where there is no such command."""
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, _COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"no command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, message="ozgraph %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    r"""Prune neural networks by structure: smaller ONNX models, proved equal before they are written.
+
+    \b
+      ozgraph analyze model.onnx
+      ozgraph prune model.onnx -o small.onnx --target-macs 0.5
+      ozgraph bench model.onnx small.onnx
+
+    Exit status: 0 done, 1 verification failed, 2 bad input or usage.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 verification failed, 2 bad input or usage."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name outside the terminal's alphabet is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        status = cli.main(list(sys.argv[1:] if arguments is None else arguments), "ozgraph", standalone_mode=False)
+        return status if isinstance(status, int) else DONE
+    except VerificationError as error:
+        return _fail(str(error), UNVERIFIED)
+    except OzgraphError as error:
+        return _fail(str(error), UNUSABLE)
+    except click.ClickException as error:
+        return _fail(error.format_message(), UNUSABLE)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    except _ReaderGone:
+        # Python flushes standard output once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", UNUSABLE)
+    except MemoryError:
+        return _fail("out of memory", UNUSABLE)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _INSTALL:
+            return _fail(f"{error.name} is not installed; {_INSTALL[error.name]}", UNUSABLE)
+        if os.environ.get("OZGRAPH_TRACEBACK"):
+            raise
+        kind = type(error).__name__
+        return _fail(f"internal error: {kind}: {error} (OZGRAPH_TRACEBACK=1 shows where; please report it)", DEFECT)
+
+
+_INSTALL = {
+    "onnxruntime": "run: pip install 'ozgraph[onnxruntime]', or install the onnxruntime build for your hardware",
+    "onnxsim": "run: pip install 'ozgraph[simplify]'",
+    "torch": "run: pip install 'ozgraph[torch]'",
+}
+
+
+def _fail(message: str, status: int) -> int:
+    """Say on standard error, in one line, what went wrong."""
+    line = " ".join(message.split())
+    print(f"ozgraph: {line}", file=sys.stderr)
+    return status

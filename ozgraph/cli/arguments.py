@@ -1,0 +1,160 @@
+"""What the commands share: reading arguments that are more than a number, and the options of no pass."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Shape = tuple[str, tuple[int, ...]]
+
+
+def parse_shape(text: str) -> Shape:
+    """An input's name and sizes.
+
+    >>> parse_shape("image=1x3x224x224")
+    ('image', (1, 3, 224, 224))
+    >>> parse_shape("scalar=")
+    ('scalar', ())
+
+    Raises:
+        ValueError: the text is not of that form.
+    """
+    # Names may hold '=' themselves (and ':' and '/'), sizes never do.
+    name, equals, sizes = text.rpartition("=")
+    parts = [part for part in sizes.split("x") if sizes]
+    if not equals or not name or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{text!r} is not of the form name=1x3x224x224")
+    return name, tuple(int(part) for part in parts)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the model is read."""
+
+    shapes: tuple[Shape, ...] = field(
+        default=(),
+        metadata={
+            "help": "Sizes to analyze an input at, for axes that vary at run time. Repeatable.",
+            "flag": "--shape",
+            "metavar": "NAME=1x3x224x224",
+            "parse": parse_shape,
+        },
+    )
+    simplify: bool = field(default=False, metadata={"help": "Run onnxsim on the model first (extra 'simplify')."})
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the pipeline is run."""
+
+    passes: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "A pass of your own: a class, or the name of an installed one. Repeatable.",
+            "flag": "--pass",
+            "metavar": "MODULE:CLASS",
+        },
+    )
+    verify_each: bool = field(default=False, metadata={"help": "Check what each pass promises after it ran."})
+    print_after: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Print the graph to standard error after this pass. Repeatable.", "metavar": "PASS"},
+    )
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """Which families may go."""
+
+    include: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Touch only families with a tensor or node whose name matches. Repeatable.",
+            "metavar": "GLOB",
+        },
+    )
+    exclude: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Leave families alone that have a tensor or node whose name matches. Repeatable.",
+            "metavar": "GLOB",
+        },
+    )
+    rescale: bool = field(
+        default=False, metadata={"help": "Also prune dims under a norm that must then be written decomposed."}
+    )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which groups go first."""
+
+    criterion: Literal["l1", "l2", "random"] = field(default="l2", metadata={"help": "What makes a group matter."})
+    seed: int = field(default=0, metadata={"help": "Seed of the random criterion.", "min": 0})
+    normalise: Literal["family", "global"] = field(
+        default="family", metadata={"help": "Compare groups after scaling by their family, or as they are."}
+    )
+    round_to: int | None = field(
+        default=None,
+        metadata={
+            "help": "Keep multiples of this many slots.  [default: 8 where a family is wide enough]",
+            "metavar": "N",
+            "min": 1,
+        },
+    )
+    min_kept: int = field(
+        default=1, metadata={"help": "Slots that every family keeps at least.", "metavar": "N", "min": 1}
+    )
+    max_drift: float | None = field(
+        default=None,
+        metadata={
+            "help": "Remove the cheapest groups by measured change of the output until it passes this.",
+            "metavar": "D",
+            "min": 0.0,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Checking:
+    """How the result is verified."""
+
+    inputs: Path | None = field(
+        default=None,
+        metadata={"help": "Inputs to run the models on: an .npz file with one array an input.", "metavar": "FILE.npz"},
+    )
+    exact: bool = field(
+        default=False, metadata={"help": "Verify in float64 on onnx's reference evaluator as well; slow."}
+    )
+    thorough: bool = field(default=False, metadata={"help": "Verify every family alone as well; slow."})
+
+
+def output_options(command: Command) -> Command:
+    """Add ``--json`` and ``--quiet``."""
+    for decorate in (
+        click.option("--quiet", "-q", is_flag=True, help="No progress line."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON; the keys are stable."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def print_json(document: Any) -> None:
+    """Print strict JSON on standard output; numbers that JSON has no form for become null."""
+
+    def strict(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {str(key): strict(entry) for key, entry in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [strict(entry) for entry in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    sys.stdout.write(json.dumps(strict(document), indent=2, ensure_ascii=False) + "\n")

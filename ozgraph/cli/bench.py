@@ -1,0 +1,33 @@
+"""``ozgraph bench``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ozgraph.cli.arguments import Checking, Reading, Shape, output_options, print_json
+from ozgraph.cli.options import options_of
+from ozgraph.cli.progress import progress_line
+
+
+@click.command("bench")
+@click.argument("first")
+@click.argument("second")
+@click.option("--rounds", type=click.IntRange(1), default=30, show_default=True, help="Rounds; each times both models.")
+@click.option("--threads", type=click.IntRange(1), help="Threads in onnxruntime.  [default: onnxruntime's choice]")
+@options_of(Checking, Reading, skip=("exact", "thorough", "simplify"))
+@output_options
+def command(first: str, second: str, shapes: tuple[Shape, ...], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Time FIRST against SECOND in onnxruntime, in turns, and give the ratio and its spread."""
+    from ozgraph import api
+    from ozgraph.results import as_json as document
+
+    with progress_line(quiet=quiet) as progress:
+        report = api.bench(first, second, shapes=dict(shapes), progress=progress, **options)
+    if as_json:
+        print_json(document(report))
+        return
+    from ozgraph.report import terminal
+
+    terminal.show(terminal.benchmark(report))

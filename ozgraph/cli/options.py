@@ -1,0 +1,119 @@
+"""Command line options from dataclass fields, so that a flag and a keyword of the Python API cannot drift apart.
+
+A field becomes an option when its metadata has a ``help`` text:
+
+    @dataclass(frozen=True)
+    class Select:
+        seed: int = field(default=0, metadata={"help": "Seed of the random criterion."})
+
+Name, type and default come from the field. Metadata keys that are understood:
+
+    help        what ``--help`` says; fields without it are no options
+    flag        the flag, where it is not the field's name (``--shape`` for ``shapes``)
+    metavar     what ``--help`` calls the argument
+    min, max    limits of a number, both included
+    parse       function from the argument's text to the value; ``ValueError`` becomes a usage error
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options_of(*classes: type, skip: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """A decorator that adds one option for every documented field of dataclasses.
+
+    Fields of the same name in several classes become one option.
+
+    Args:
+        classes: dataclasses, in the order in which ``--help`` shows their options.
+        skip: names of fields that are no options here.
+    """
+    found: dict[str, click.Option] = {}
+    for cls in classes:
+        hints = get_type_hints(cls)
+        for entry in fields(cls):
+            if "help" in entry.metadata and entry.name not in skip:
+                found.setdefault(entry.name, _option(entry, hints[entry.name]))
+
+    def decorate(function: Command) -> Command:
+        if isinstance(function, click.Command):
+            function.params.extend(found.values())
+            return function
+        # click collects options bottom-up in this list; reversed, they appear in the order of the fields.
+        collected = function.__dict__.setdefault("__click_params__", [])
+        collected.extend(reversed(found.values()))
+        return function
+
+    return decorate
+
+
+def _option(entry: Field[Any], annotation: Any) -> click.Option:
+    metadata = entry.metadata
+    flag = metadata.get("flag", "--" + entry.name.replace("_", "-"))
+    default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+    settings: dict[str, Any] = {"help": metadata["help"], "metavar": metadata.get("metavar")}
+    element, multiple = _element(annotation)
+    if element is bool:
+        names = [f"{flag}/--no-{flag.removeprefix('--')}"] if default is True else [flag]
+        return click.Option([*names, entry.name], is_flag=True, default=bool(default), **settings)
+    if default is MISSING:
+        settings["required"] = True
+    elif multiple:
+        settings["default"] = tuple(default or ())
+    else:
+        settings["default"] = default
+        settings["show_default"] = default is not None and default != ""
+    parse = metadata.get("parse")
+    kind = _Parsed(parse, metadata.get("metavar", "TEXT")) if parse else _kind(element, metadata)
+    return click.Option([flag, entry.name], type=kind, multiple=multiple, **settings)
+
+
+def _element(annotation: Any) -> tuple[Any, bool]:
+    """The type of one argument, and whether the option may be repeated."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        present = [argument for argument in arguments if argument is not type(None)]
+        # Functions and classes are for Python callers; the command line takes the first kind that has a text form.
+        plain = [argument for argument in present if get_origin(argument) is not Callable]
+        return _element((plain or present)[0])
+    if origin in (tuple, list, frozenset, set) or (isinstance(origin, type) and issubclass(origin, Iterable)):
+        return arguments[0], True
+    return annotation, False
+
+
+def _kind(element: Any, metadata: Mapping[str, Any]) -> click.ParamType:
+    if get_origin(element) is Literal:
+        return click.Choice(get_args(element))
+    if element in (int, float):
+        low, high = metadata.get("min"), metadata.get("max")
+        return click.IntRange(low, high) if element is int else click.FloatRange(low, high)
+    if isinstance(element, type) and issubclass(element, Path):
+        return click.Path(path_type=Path)
+    if element is str:
+        return click.STRING
+    raise TypeError(f"no command line form for {element!r}; give the field a 'parse' function in its metadata")
+
+
+class _Parsed(click.ParamType):
+    """An argument that a function reads."""
+
+    def __init__(self, parse: Callable[[str], Any], name: str) -> None:
+        self.parse = parse
+        self.name = name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

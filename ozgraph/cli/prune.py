@@ -1,0 +1,73 @@
+"""``ozgraph prune``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ozgraph.cli.arguments import (
+    Checking,
+    Choosing,
+    Ranking,
+    Reading,
+    Running,
+    Shape,
+    output_options,
+    print_json,
+)
+from ozgraph.cli.options import options_of
+from ozgraph.cli.progress import progress_line
+from ozgraph.errors import UsageError
+
+_FRACTION = click.FloatRange(0, 1, max_open=True)
+
+
+@click.command("prune")
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where to write the smaller model.")
+@click.option("--target-macs", "macs", type=_FRACTION, metavar="R", help="Fraction of the MACs to remove.")
+@click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
+@click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")
+@click.option("--target-latency", "latency", type=_FRACTION, metavar="R", help="Fraction of the latency.")
+@options_of(Ranking, Choosing, Checking, Reading, Running)
+@click.option("--all", "everything", is_flag=True, help="Show every family.")
+@output_options
+def command(
+    model: str,
+    output: str,
+    macs: float | None,
+    parameters: float | None,
+    groups: float | None,
+    latency: float | None,
+    shapes: tuple[Shape, ...],
+    everything: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write a smaller MODEL to FILE, once onnxruntime has verified it.
+
+    A target is the fraction that is removed: 0.5 removes half, never less, and more by at most one block of slots.
+    The removed groups count as zero: before FILE gets its name, the smaller model must agree with the original that
+    has exactly these groups at zero.
+    """
+    from ozgraph import api
+    from ozgraph.results import as_json as document
+
+    fractions = {"macs": macs, "parameters": parameters, "groups": groups, "latency": latency}
+    given = {name: fraction for name, fraction in fractions.items() if fraction is not None}
+    if len(given) > 1 or (not given and options["max_drift"] is None):
+        raise UsageError(
+            "give one target: --target-macs, --target-params, --target-groups or --target-latency"
+            + ("" if given else " (or --max-drift)")
+        )
+    target = api.Target(**given) if given else None
+    with progress_line(quiet=quiet) as progress:
+        report = api.prune(model, output, target=target, shapes=dict(shapes), progress=progress, **options).report
+    if as_json:
+        print_json(document(report))
+        return
+    from ozgraph.report import terminal
+
+    terminal.show(terminal.pruning(report, everything=everything))

@@ -1,0 +1,241 @@
+"""Which axes vary at run time, and which elements of shape arithmetic follow them.
+
+An axis is dynamic when its size differs between sample bindings. Where samples agree, it still counts as dynamic unless
+inference with the sizes left open, or the operands that set the size, show that it is static: samples can agree by
+accident, as in a floor division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.analysis import analyze_implicit_usage
+
+from ozgraph.frontends import arithmetic
+from ozgraph.frontends.shapes import Dim, Inferred, Skeleton, axes_read
+from ozgraph.graph import Integers
+
+Flags = tuple[bool, ...]
+
+
+@dataclass(slots=True)
+class Variability:
+    """Flags of every value whose rank is known, and the elements of shape arithmetic, by value name."""
+
+    axes: dict[str, Flags] = field(default_factory=dict)
+    integers: dict[str, Integers] = field(default_factory=dict)
+
+    def varies(self, name: str) -> bool:
+        """Whether anything that is known of ``name``'s size or elements varies."""
+        return any(self.axes.get(name, ())) or (name in self.integers and not self.integers[name].static)
+
+
+def settled(inferred: Inferred) -> Variability:
+    """Variability of a model without dynamic inputs: nothing varies."""
+    result = Variability()
+    for name in inferred.shapes:
+        shape = inferred.static_shape(name)
+        if shape is not None:
+            result.axes[name] = (False,) * len(shape)
+    for name, elements in inferred.elements.items():
+        result.integers[name] = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
+    return result
+
+
+def trace(
+    skeleton: Skeleton,
+    inputs: Mapping[str, Flags],
+    sample: Inferred,
+    others: Sequence[Inferred],
+    symbolic: Inferred | None,
+) -> Variability:
+    """Variability of every value of a model with dynamic inputs.
+
+    Args:
+        skeleton: the model.
+        inputs: input name -> which of its axes vary.
+        sample: what is known at the sample binding that the analysis uses.
+        others: what is known at bindings that change every dynamic size.
+        symbolic: what is known with the dynamic sizes left open; None when that inference failed.
+    """
+    result = Variability()
+    for name, shape in sample.shapes.items():
+        if name in inputs:
+            result.axes[name] = inputs[name]
+        elif name in skeleton.model.graph.initializers:
+            result.axes[name] = (False,) * len(shape)
+    for name, elements in skeleton.constants.items():
+        if elements.dtype.kind in "ib":
+            result.integers[name] = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
+    outer = captures(skeleton.model.graph)
+    for node in skeleton.model.graph:
+        operands = [value.name or "" for value in node.inputs if value is not None]
+        reads = [*operands, *outer.get(node, ())]
+        varies = any(result.varies(name) or name not in result.axes for name in reads)
+        for value in node.outputs:
+            if not value.name:
+                continue
+            sizes = sample.static_shape(value.name)
+            if sizes is None:
+                continue
+            if not varies:
+                result.axes[value.name] = (False,) * len(sizes)
+                continue
+            result.axes[value.name] = _axes(skeleton, node, value.name, sizes, sample, others, symbolic, result)
+        _elements(skeleton, node, sample, result)
+    return result
+
+
+def captures(graph: ir.Graph) -> dict[ir.Node, tuple[str, ...]]:
+    """What the subgraphs of each node read from outside, by name."""
+    found: dict[ir.Node, tuple[str, ...]] = {}
+    if not any(_bodies(node) for node in graph):
+        return found
+    usage = analyze_implicit_usage(graph)
+    for node in graph:
+        bodies = _bodies(node)
+        if bodies:
+            found[node] = tuple(sorted({value.name or "" for body in bodies for value in usage.get(body, ())}))
+    return found
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    bodies: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            bodies.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            bodies.extend(attribute.as_graphs())
+    return bodies
+
+
+def _axes(
+    skeleton: Skeleton,
+    node: ir.Node,
+    name: str,
+    sizes: tuple[int, ...],
+    sample: Inferred,
+    others: Sequence[Inferred],
+    symbolic: Inferred | None,
+    result: Variability,
+) -> Flags:
+    flags = [False] * len(sizes)
+    open_axes: list[int] = []
+    elsewhere = [other.static_shape(name) for other in others]
+    declared = symbolic.shapes.get(name) if symbolic is not None else None
+    for axis, size in enumerate(sizes):
+        if any(shape is None or len(shape) != len(sizes) or shape[axis] != size for shape in elsewhere):
+            flags[axis] = True
+        elif declared is None or len(declared) != len(sizes) or declared[axis] != size:
+            open_axes.append(axis)
+    if open_axes:
+        known = _by_operands(node, sizes, result, bool(others))
+        if known is None:
+            known = _by_inference(skeleton, node, name, sizes, sample, result)
+        for axis in open_axes:
+            flags[axis] = known[axis]
+    return tuple(flags)
+
+
+def _by_operands(node: ir.Node, sizes: tuple[int, ...], result: Variability, sampled: bool) -> Flags | None:
+    """Flags that the operand which sets the sizes gives; None for other operators.
+
+    ``sampled``: other bindings gave the same sizes. Then a Reshape's -1, a ratio of products of sizes, is static.
+    """
+    if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
+        return None
+    if node.op_type == "Slice":
+        return _by_slice(node, sizes, result)
+    position = {"Reshape": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0}.get(node.op_type)
+    if position is None or len(node.inputs) <= position:
+        return None
+    operand = node.inputs[position]
+    target = result.integers.get(operand.name or "") if operand is not None else None
+    if target is None or target.elements.ndim != 1 or len(target.elements) > len(sizes):
+        return None
+    source = result.axes.get(node.inputs[0].name or "")
+    if source is None:
+        return None
+    offset = len(sizes) - len(target.elements)
+    if node.op_type == "Expand":  # sizes align at the last axis
+        source = (False,) * (len(sizes) - len(source)) + source
+    flags = list(source[:offset]) + [bool(flag) for flag in target.dynamic]
+    for axis, element in enumerate(target.elements.tolist(), offset):
+        carried = node.op_type == "Tile" or (node.op_type == "Expand" and element == 1)
+        copied = node.op_type == "Reshape" and element == 0 and axis < len(source)
+        if carried or (copied and "allowzero" not in node.attributes):
+            flags[axis] = flags[axis] or source[axis]
+        elif node.op_type == "Reshape" and element == -1:
+            flags[axis] = not sampled and (any(source) or bool(target.dynamic.any()))
+    return tuple(flags)
+
+
+def _by_slice(node: ir.Node, sizes: tuple[int, ...], result: Variability) -> Flags | None:
+    """A Slice leaves the axes alone that it does not name; those it names may follow its bounds."""
+    operands = [value.name or "" if value is not None else "" for value in node.inputs]
+    source = result.axes.get(operands[0])
+    bounds = [result.integers.get(name) for name in operands[1:] if name]
+    if source is None or len(source) != len(sizes) or not any(bound is None or not bound.static for bound in bounds):
+        return None
+    axes = list(range(len(sizes)))
+    if len(operands) > 3 and operands[3]:
+        named = result.integers.get(operands[3])
+        if named is None or not named.static:
+            return (True,) * len(sizes)
+        axes = [int(axis) % len(sizes) for axis in named.elements.flat]
+    return tuple(flag or axis in axes for axis, flag in enumerate(source))
+
+
+def _by_inference(
+    skeleton: Skeleton, node: ir.Node, name: str, sizes: tuple[int, ...], sample: Inferred, result: Variability
+) -> Flags:
+    """Flags from inferring this node with the sizes that vary left open."""
+    shapes: dict[str, tuple[Dim, ...]] = {}
+    data = {}
+    for value in node.inputs:
+        if value is None or value.name is None:
+            continue
+        extents = sample.static_shape(value.name)
+        flags = result.axes.get(value.name)
+        if extents is not None and flags is not None:
+            shapes[value.name] = tuple(None if flag else size for size, flag in zip(extents, flags, strict=True))
+        integers = result.integers.get(value.name)
+        if integers is not None and integers.static:
+            data[value.name] = integers.elements
+        elif value.name in skeleton.constants:
+            data[value.name] = skeleton.constants[value.name]
+    found = skeleton.infer_node(node, shapes, sample.dtypes, data)
+    shape = found.shapes.get(name) if found is not None else None
+    if shape is None or len(shape) != len(sizes):
+        return (True,) * len(sizes)
+    return tuple(extent != size for extent, size in zip(shape, sizes, strict=True))
+
+
+def _elements(skeleton: Skeleton, node: ir.Node, sample: Inferred, result: Variability) -> None:
+    """Record the variability of the elements that ``node`` computes."""
+    outputs = [(value.name, sample.elements[value.name]) for value in node.outputs if value.name in sample.elements]
+    if not outputs:
+        return
+    first = node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
+    flags = result.axes.get(first, ())
+    if node.op_type == "Shape":
+        masks = [np.array(flags[axes_read(node, len(flags))], dtype=np.bool_)]
+    elif node.op_type == "Size":
+        masks = [np.array(any(flags), dtype=np.bool_)]
+    else:
+        operands: list[Integers | None] = []
+        for value in node.inputs:
+            known = result.integers.get(value.name or "") if value is not None else None
+            if value is not None and known is None:
+                elements = skeleton.constants[value.name or ""]
+                known = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
+            operands.append(known)
+        masks = arithmetic.varying(node, skeleton.version, operands, [elements for _, elements in outputs])
+    for (name, elements), mask in zip(outputs, masks, strict=False):
+        assert name is not None
+        if any(result.axes.get(name, ())):
+            mask = np.ones(elements.shape, dtype=np.bool_)
+        result.integers[name] = Integers(elements, mask.reshape(elements.shape))

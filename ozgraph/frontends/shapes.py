@@ -1,0 +1,330 @@
+"""Shape inference on a model without its weights.
+
+One run of onnx's own inference settles static models. What it leaves open (long shape arithmetic) is walked forward
+node by node, with the arithmetic evaluated. Weights take part as typed inputs; only small tensors keep their contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ozgraph.frontends import arithmetic
+from ozgraph.frontends.normal_form import root_cause
+from ozgraph.graph import Array
+
+Dim = int | str | None
+Sizes = Mapping[str, tuple[Dim, ...]]
+
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+_INTEGER_CODES = frozenset(dtype.value for dtype in _INTEGERS)
+_MOST_FLOATS = 64  # scales of Resize, bounds of Range and Clip
+
+
+class InferenceError(Exception):
+    """The model does not fit together at the sizes it was tried with."""
+
+
+@dataclass(slots=True)
+class Inferred:
+    """What is known of every value of the main graph, by name.
+
+    Attributes:
+        dtypes: ONNX element types; missing for sequences, optionals and unknown types.
+        shapes: sizes; a name or None where a size is not known. Missing when the rank is unknown.
+        elements: contents of the tensors of shape arithmetic; constants among them.
+    """
+
+    dtypes: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
+    elements: dict[str, Array] = field(default_factory=dict)
+
+    def static_shape(self, name: str) -> tuple[int, ...] | None:
+        """Sizes of ``name`` if all are known."""
+        shape = self.shapes.get(name)
+        if shape is None:
+            return None
+        sizes = tuple(extent for extent in shape if isinstance(extent, int))
+        return sizes if len(sizes) == len(shape) else None
+
+    def complete(self, name: str) -> bool:
+        """Whether every size of ``name`` is a number."""
+        return self.static_shape(name) is not None
+
+
+class Skeleton:
+    """A model's nodes and the types of its weights, ready to be inferred at any input sizes."""
+
+    def __init__(self, model: ir.Model) -> None:
+        graph = model.graph
+        self.model = model
+        self.version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0))
+        self.constants: dict[str, Array] = {}
+        self._template = onnx.ModelProto(ir_version=model.ir_version)
+        self._opsets: list[onnx.OperatorSetIdProto] = []
+        for domain, version in graph.opset_imports.items():
+            entry = onnx.helper.make_opsetid(domain, version)
+            self._template.opset_import.append(entry)
+            self._opsets.append(entry)
+        proto = self._template.graph
+        proto.name = graph.name or "graph"
+        for value in graph.initializers.values():
+            self._add_initializer(proto, value)
+        for node in graph:
+            ir.serde.serialize_node_into(proto.node.add(), node)
+        for value in graph.outputs:
+            ir.serde.serialize_value_into(proto.output.add(), value)
+
+    def _add_initializer(self, proto: onnx.GraphProto, value: ir.Value) -> None:
+        tensor = value.const_value
+        assert tensor is not None and value.name is not None
+        if tensor.dtype == ir.DataType.STRING:
+            _add_input(proto, value.name, tensor.dtype.value, tuple(int(extent) for extent in tensor.shape.numpy()))
+            return
+        whole = tensor.dtype in _INTEGERS
+        if tensor.size <= (arithmetic.MOST_ELEMENTS if whole else _MOST_FLOATS) and tensor.dtype.bitwidth >= 8:
+            elements = tensor.numpy()
+            self.constants[value.name] = elements
+            kept = proto.initializer.add()
+            kept.name = value.name
+            kept.data_type = tensor.dtype.value
+            kept.dims.extend(elements.shape)
+            kept.raw_data = tensor.tobytes()
+            return
+        _add_input(proto, value.name, tensor.dtype.value, tuple(tensor.shape.numpy()))
+
+    def bound(self, sizes: Sizes, *, with_output_shapes: bool = False) -> onnx.ModelProto:
+        """The weightless model with its inputs at ``sizes``."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self._template)
+        if not with_output_shapes:  # declared shapes may be stale, and clash with the bound sizes
+            for output in proto.graph.output:
+                if output.type.HasField("tensor_type"):
+                    output.type.tensor_type.ClearField("shape")
+        for value in self.model.graph.inputs:
+            assert value.name is not None
+            if value.name in sizes and value.dtype is not None:
+                _add_input(proto.graph, value.name, value.dtype.value, sizes[value.name])
+            else:
+                ir.serde.serialize_value_into(proto.graph.input.add(), value)
+        return proto
+
+    def infer(self, sizes: Sizes, *, walk: bool = True) -> Inferred:
+        """Types and shapes of every value with the inputs at ``sizes``.
+
+        Args:
+            sizes: input name -> sizes; names and None stand for sizes left open.
+            walk: also evaluate shape arithmetic and resolve what whole-model inference leaves open.
+
+        Raises:
+            InferenceError: operators reject the sizes.
+        """
+        proto = self.bound(sizes)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True, strict_mode=True)
+        except Exception as first:  # InferenceError, but also plain errors from inside operators
+            try:  # data propagation has rejected valid arithmetic before
+                inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+            except Exception:
+                raise InferenceError(root_cause(first)) from None
+        known = Inferred()
+        _collect(inferred.graph.input, known)
+        _collect(inferred.graph.value_info, known)
+        _collect(inferred.graph.output, known)
+        for name, elements in self.constants.items():
+            known.shapes[name] = elements.shape
+        for tensor in proto.graph.initializer:
+            known.dtypes[tensor.name] = tensor.data_type
+        if walk:
+            _walk(self, sizes, known)
+        return known
+
+    def infer_node(
+        self, node: ir.Node, shapes: Mapping[str, tuple[Dim, ...]], dtypes: Mapping[str, int], data: Mapping[str, Array]
+    ) -> Inferred | None:
+        """Outputs of one node from its operands' types; None when its operator is unknown or rejects them."""
+        schema = _schema(node.op_type, self.version_of(node.domain), node.domain)
+        if schema is None:
+            return None
+        types: dict[str, onnx.TypeProto] = {}
+        contents: dict[str, onnx.TensorProto] = {}
+        for value in node.inputs:
+            if value is None or value.name is None:
+                continue
+            dtype = dtypes.get(value.name)
+            if dtype is None:
+                return None
+            types[value.name] = _type(dtype, shapes.get(value.name))
+            if value.name in data:
+                contents[value.name] = arithmetic.tensor(value.name, data[value.name])
+        try:
+            outputs = onnx.shape_inference.infer_node_outputs(
+                schema, ir.serde.serialize_node(node), types, contents or None, opset_imports=self._opsets
+            )
+        except Exception:  # the operator rejects the operands: nothing is known
+            return None
+        known = Inferred()
+        for name, result in outputs.items():
+            _record(name, result, known)
+        return known
+
+    def version_of(self, domain: str) -> int:
+        """Opset version in force for ``domain``."""
+        if domain in ("", "ai.onnx"):
+            return self.version
+        return self.model.graph.opset_imports.get(domain, 1)
+
+
+@lru_cache(maxsize=1024)
+def _schema(operator: str, version: int, domain: str) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(operator, version, "" if domain == "ai.onnx" else domain)
+    except Exception:  # SchemaError: an operator that onnx does not know
+        return None
+
+
+def _type(dtype: int, shape: tuple[Dim, ...] | None) -> onnx.TypeProto:
+    result = onnx.TypeProto()
+    result.tensor_type.elem_type = dtype
+    if shape is not None:
+        result.tensor_type.shape.SetInParent()
+        for extent in shape:
+            dim = result.tensor_type.shape.dim.add()
+            if isinstance(extent, str):
+                dim.dim_param = extent
+            elif extent is not None:
+                dim.dim_value = extent
+    return result
+
+
+def _add_input(proto: onnx.GraphProto, name: str, dtype: int, shape: tuple[Dim, ...]) -> None:
+    info = proto.input.add()
+    info.name = name
+    info.type.CopyFrom(_type(dtype, shape))
+
+
+def _collect(infos: Iterable[onnx.ValueInfoProto], known: Inferred) -> None:
+    for info in infos:
+        _record(info.name, info.type, known)
+
+
+def _record(name: str, kind: onnx.TypeProto, known: Inferred) -> None:
+    if not kind.HasField("tensor_type"):
+        return
+    tensor = kind.tensor_type
+    if tensor.elem_type:
+        known.dtypes[name] = tensor.elem_type
+    if tensor.HasField("shape"):
+        known.shapes[name] = tuple(
+            dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim
+        )
+
+
+def _walk(skeleton: Skeleton, sizes: Sizes, known: Inferred) -> None:
+    """Evaluate shape arithmetic and resolve open shapes, in topological order."""
+    computed: set[str] = set()
+    names = {
+        str(dim.value): extent
+        for value in skeleton.model.graph.inputs
+        if value.name in sizes and value.shape is not None
+        for dim, extent in zip(value.shape, sizes[value.name or ""], strict=True)
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None and isinstance(extent, int)
+    }
+    for name, elements in skeleton.constants.items():
+        if elements.dtype.kind in "ib":
+            known.elements[name] = elements
+    for node in skeleton.model.graph:
+        _evaluate(skeleton, node, known, computed)
+        outputs = [value for value in node.outputs if value.name]
+        if all(known.complete(value.name or "") for value in outputs):
+            continue
+        data = {
+            name: contents
+            for name in (value.name or "" for value in node.inputs if value is not None)
+            if (contents := known.elements.get(name, skeleton.constants.get(name))) is not None
+        }
+        found = skeleton.infer_node(node, known.shapes, known.dtypes, data)
+        for value in outputs:
+            assert value.name is not None
+            if known.complete(value.name):
+                continue
+            if found is not None:
+                if value.name in found.shapes:
+                    known.shapes[value.name] = found.shapes[value.name]
+                if value.name in found.dtypes:
+                    known.dtypes.setdefault(value.name, found.dtypes[value.name])
+            if not known.complete(value.name):
+                _use_declared(value, names, known)
+
+
+def _use_declared(value: ir.Value, names: Mapping[str, int], known: Inferred) -> None:
+    """Fall back on the shape that the file declares: all there is behind an operator that onnx does not know."""
+    assert value.name is not None
+    if isinstance(value.type, ir.TensorType) and value.dtype is not None and value.dtype != ir.DataType.UNDEFINED:
+        known.dtypes.setdefault(value.name, value.dtype.value)
+        if value.shape is not None:
+            known.shapes[value.name] = tuple(
+                extent if isinstance(extent, int) else names.get(str(extent.value)) for extent in value.shape
+            )
+
+
+def _evaluate(skeleton: Skeleton, node: ir.Node, known: Inferred, computed: set[str]) -> None:
+    """Record the elements of the outputs of ``node`` where it is shape arithmetic on known elements."""
+    if node.domain not in ("", "ai.onnx"):
+        return
+    if node.op_type in ("Shape", "Size"):
+        _read_size(node, known, computed)
+        return
+    if node.op_type not in arithmetic.EVALUATED:
+        return
+    operands: list[Array | None] = []
+    derived = False
+    for value in node.inputs:
+        if value is None:
+            operands.append(None)
+            continue
+        name = value.name or ""
+        found = known.elements.get(name, skeleton.constants.get(name))
+        if found is None:
+            return
+        derived = derived or name in computed
+        operands.append(found)
+    if not derived and known.dtypes.get(node.outputs[0].name or "") not in _INTEGER_CODES:
+        return  # arithmetic on weights alone is no shape arithmetic, however small they are
+    results = arithmetic.evaluate(node, skeleton.version, operands)
+    if results is None:
+        return
+    for output, result in zip(node.outputs, results, strict=False):
+        if output.name:
+            known.elements[output.name] = result
+            known.shapes[output.name] = result.shape
+            if derived:
+                computed.add(output.name)
+
+
+def _read_size(node: ir.Node, known: Inferred, computed: set[str]) -> None:
+    source, result = node.inputs[0], node.outputs[0]
+    assert source is not None and source.name is not None and result.name is not None
+    shape = known.static_shape(source.name)
+    if shape is None:
+        return
+    sizes: np.ndarray[Any, Any] = np.array(shape, dtype=np.int64)
+    if node.op_type == "Size":
+        sizes = np.array(sizes.prod(), dtype=np.int64)
+    else:
+        sizes = sizes[axes_read(node, len(shape))]
+    known.elements[result.name] = sizes
+    known.shapes[result.name] = sizes.shape
+    computed.add(result.name)
+
+
+def axes_read(node: ir.Node, rank: int) -> slice:
+    """The axes whose sizes a Shape node returns."""
+    start, end = node.attributes.get("start"), node.attributes.get("end")
+    return slice(start.as_int() if start else 0, end.as_int() if end else rank)

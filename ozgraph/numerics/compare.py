@@ -1,0 +1,263 @@
+"""Whether two model files compute the same function: what stands between a pruning and the file it is written to.
+
+Each tensor is judged by max |a - b| over its spread (see :mod:`ozgraph.numerics.measure`). The limit is 1e-5 or three
+noise floors, whichever is larger; the noise floor is the same measure between the original run with and without graph
+optimisations, and at least one unit in the last place of the element. Exact runs, in float64, have 1e-12 for 1e-5.
+
+Agreement counts as evidence only on tensors that vary with the input. An output that does not (integers, a saturated
+softmax, all zero, an empty detection), and one that the original itself does not reproduce, must still be equal, but
+the evidence comes from the tensors upstream that stand in for it, one on each path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+
+from ozgraph.errors import ModelError, OzgraphError, UsageError
+from ozgraph.graph import Array, Graph, Value
+from ozgraph.numerics.evidence import Observation, Original
+from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
+from ozgraph.numerics.measure import NOISE_FLOORS, Gap, Liveliness, gap, mismatch, spread
+from ozgraph.numerics.precision import has_halves, to_float32, to_float64
+from ozgraph.numerics.runners import Feeds, Tensors, onnxruntime_engine, reference_engine, run_all
+from ozgraph.numerics.sessions import CPU, read_structure
+from ozgraph.results import VerifyReport
+
+Kept = Callable[[Value], "tuple[Array | None, ...] | None"]
+"""Value of the original -> positions that the pruned model keeps, axis by axis; None stands for all of them."""
+
+SEEDS = (0, 1, 2)
+LIMIT = 1e-5
+EXACT_LIMIT = 1e-12
+
+# A tensor whose noise is this large beside its spread is no evidence: one further upstream is.
+_NOISE_CEILING = 1e-3
+_EXACT_CEILING = EXACT_LIMIT / NOISE_FLOORS
+
+
+def compare(
+    original: Path,
+    pruned: Path,
+    graph: Graph,
+    *,
+    kept: Kept | None = None,
+    seeds: Sequence[int] = SEEDS,
+    shape_variants: Sequence[Mapping[str, tuple[int, ...]]] = (),
+    inputs: Sequence[Feeds] | None = None,
+    exact: bool = False,
+    threads: int | None = None,
+    providers: Sequence[str] = CPU,
+) -> VerifyReport:
+    """Run two model files on the same inputs and compare what they compute.
+
+    One session is alive at a time. Models in half precision are compared through their float32 twins, float64 models
+    too where onnxruntime lacks a kernel.
+
+    Args:
+        original: the reference, for a pruning the original with exactly the group members zeroed.
+        pruned: the file to be proved equal. That it does not load or run is a difference, not an error.
+        graph: of the original; says what inputs fit and what lies upstream of an output.
+        kept: which positions of an intermediate tensor the pruned model keeps; intermediate tensors whose shapes
+            still differ are passed over.
+        seeds: one set of made inputs each, for every variant.
+        shape_variants: shapes by input name; default: the sample shapes. Those that the original cannot run are
+            left out.
+        inputs: compare on these instead. A single one gets a perturbed companion, to see what varies.
+        exact: in float64 on onnx's ReferenceEvaluator, with the limit 1e-12; keep the shapes small.
+
+    Raises:
+        UsageError: inputs cannot be made, or the original does not run on them.
+        ModelError: the original cannot be loaded.
+        VerificationError: nothing that the inputs reach varies, so agreement would prove nothing.
+    """
+    if inputs is None:
+        shapes = shape_variants or [{value.name: value.shape for value in graph.inputs if value.shape is not None}]
+        runs: list[Feeds] = [make_inputs(graph, variant, seed) for variant in shapes for seed in seeds]
+    else:
+        runs = [*inputs, *([perturbed(inputs[0])] if len(inputs) == 1 else [])]
+    names = _tensor_names(original) & _tensor_names(pruned)
+    required = len(inputs or ())
+    engine = reference_engine() if exact else onnxruntime_engine(optimise=True, threads=threads, providers=providers)
+    plain = None if exact else onnxruntime_engine(optimise=False, threads=threads, providers=providers)
+
+    def attempt(first: Path, second: Path) -> VerifyReport:
+        ceiling = _EXACT_CEILING if exact else _NOISE_CEILING
+        reference = Original(first, graph, engine, plain, ceiling, names, list(runs))
+        return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)
+
+    with TemporaryDirectory(prefix="ozgraph-verify-") as folder:
+
+        def twins(convert: Callable[[Path, Path], Path]) -> VerifyReport:
+            return attempt(convert(original, Path(folder)), convert(pruned, Path(folder)))
+
+        if exact:
+            return twins(to_float64)
+        if has_halves(original) or has_halves(pruned):
+            return twins(to_float32)
+        try:
+            return attempt(original, pruned)
+        except ModelError as error:
+            if "NOT_IMPLEMENTED" not in str(error) or not _has_doubles(graph):
+                raise
+            return twins(to_float32)
+
+
+def verify(
+    first: Path,
+    second: Path,
+    *,
+    inputs: Path | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    exact: bool = False,
+    threads: int | None = None,
+    providers: Sequence[str] = CPU,
+) -> VerifyReport:
+    """Compare two model files with the same signature, as ``ozgraph verify A B`` does.
+
+    Args:
+        inputs: an ``.npz`` with one array an input.
+        shapes: sizes for the made inputs, by name, for those that the file leaves open.
+
+    Raises:
+        UsageError: the signatures differ, or the inputs do not fit.
+        ModelError: a file is not a model that onnxruntime runs.
+        VerificationError: nothing varies with the inputs.
+    """
+    from ozgraph.frontends.onnx import load, sample_shapes
+
+    graph = load(first, shapes=shapes)
+    _same_signature(first, graph, second, load(second, shapes=shapes))
+    return compare(
+        first,
+        second,
+        graph,
+        seeds=seeds,
+        shape_variants=[sample_shapes(graph, variant) for variant in (0, 1)],
+        inputs=None if inputs is None else load_inputs(inputs, graph),
+        exact=exact,
+        threads=threads,
+        providers=providers,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """One tensor: its worst position, and what to say about it if the models differ there."""
+
+    tensor: str
+    gap: Gap
+    failure: str | None = None
+
+
+def _compared(reference: Original, other: Path, required: int, kept: Kept | None, base: float) -> VerifyReport:
+    seen = reference.start(required)
+    chosen: tuple[str, ...] = ()
+    while True:
+        found = reference.stand_ins(seen)
+        if found != chosen:
+            chosen, seen = found, reference.observe(found)
+        results: list[Tensors] = []
+        try:
+            for result in run_all(reference.engine, other, chosen, reference.runs):
+                if isinstance(result, OzgraphError):
+                    raise result
+                results.append(result)
+        except OzgraphError as error:
+            broken = _Verdict(str(other), Gap(np.inf, 0.0, base), f"the second model: {error}")
+            return _report([broken], (), len(reference.runs))
+        misfits = []
+        for name in chosen:
+            positions = None if kept is None else kept(reference.graph.values[name])
+            seen.arrays[name] = [_selected(array, positions) for array in seen.arrays[name]]
+            originals = [array for array in seen.arrays[name] if array is not None]
+            shapes = [result[name].shape for result in results]
+            if [array.shape for array in originals] != shapes or spread(originals) == 0:
+                misfits.append(name)
+        if not misfits:
+            verdicts = list(_verdicts(reference, seen, results, base))
+            evidence = tuple(key for key, alive in seen.liveliness.items() if reference.counts(alive))
+            return _report(verdicts, evidence, len(reference.runs))
+        reference.reject(misfits)
+
+
+def _verdicts(reference: Original, seen: Observation, results: Sequence[Tensors], base: float) -> Iterator[_Verdict]:
+    for key in dict.fromkeys([*seen.arrays, *(key for result in results for key in result)]):
+        alive = seen.liveliness.get(key)
+        # What the original does not reproduce itself, integers or a NaN pattern, is left to the tensors upstream.
+        if alive is None or alive.reproducible:
+            originals = seen.arrays.get(key, [None] * len(results))
+            yield _judged(key, originals, [result.get(key) for result in results], alive, reference.counts, base)
+
+
+def _judged(
+    key: str,
+    originals: Sequence[Array | None],
+    others: Sequence[Array | None],
+    alive: Liveliness | None,
+    counts: Callable[[Liveliness], bool],
+    base: float,
+) -> _Verdict:
+    left, right = [], []
+    for run, (original, other) in enumerate(zip(originals, others, strict=True)):
+        if original is None and other is None:
+            continue
+        reason = "it exists in one model only" if original is None or other is None else mismatch(original, other)
+        if original is None or other is None or reason is not None:
+            return _Verdict(key, Gap(np.inf, 0.0, base), f"tensor {key!r}: {reason} (run {run})")
+        left.append(original)
+        right.append(other)
+    if alive is None:
+        return _Verdict(key, Gap(0.0, 0.0, base))
+    moving = counts(alive)
+    found = gap(left, right, alive, base, moving=moving)
+    if found.error <= found.limit:
+        return _Verdict(key, found)
+    yard = "spread" if moving else "magnitude"
+    return _Verdict(
+        key, found, f"tensor {key!r} differs by {found.error:.1e} of its {yard}, above the limit {found.limit:.1e}"
+    )
+
+
+def _report(verdicts: Sequence[_Verdict], evidence: tuple[str, ...], runs: int) -> VerifyReport:
+    """The worst tensor speaks for all; among those that agree, one that is evidence."""
+    failed = [verdict for verdict in verdicts if verdict.failure is not None]
+    counted = [verdict for verdict in verdicts if verdict.tensor in evidence]
+    worst = max(failed or counted, key=lambda verdict: verdict.gap.severity)
+    return VerifyReport(worst.gap.error, worst.gap.floor, worst.gap.limit, evidence, runs, worst.failure)
+
+
+def _selected(array: Array | None, positions: tuple[Array | None, ...] | None) -> Array | None:
+    if array is None or positions is None or len(positions) != array.ndim:
+        return array
+    for axis, chosen in enumerate(positions):
+        if chosen is not None and (chosen.size == 0 or int(chosen.max()) < array.shape[axis]):
+            array = np.take(array, chosen, axis=axis)
+    return array
+
+
+def _tensor_names(path: Path) -> set[str]:
+    try:
+        graph: onnx.GraphProto = read_structure(path).graph
+    except ModelError:
+        return set()  # running the file says what is wrong with it
+    return {name for node in graph.node for name in node.output if name}
+
+
+def _has_doubles(graph: Graph) -> bool:
+    return any(value.dtype == np.float64 for value in graph.values.values())
+
+
+def _same_signature(first: Path, graph: Graph, second: Path, other: Graph) -> None:
+    for what, mine, theirs in (("inputs", graph.inputs, other.inputs), ("outputs", graph.outputs, other.outputs)):
+        left = {value.name: (value.dtype, value.rank) for value in mine}
+        right = {value.name: (value.dtype, value.rank) for value in theirs}
+        names = sorted(left.keys() ^ right.keys()) or sorted(name for name in left if left[name] != right[name])
+        if names:
+            raise UsageError(f"{first} and {second} have different {what}: {', '.join(names)}; only twins compare")

@@ -1,0 +1,141 @@
+"""The same model in another floating type: what is verified in place of half precision, and what exact runs use.
+
+CPU kernels for float16, bfloat16 and float64 are few, and half precision is too coarse to tell a wrong pruning from
+rounding. Its float32 twin computes the same function from the same (converted) weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ozgraph.errors import ModelError
+
+HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+_FLOATS = HALVES | {ir.DataType.FLOAT, ir.DataType.DOUBLE}
+# Attributes that hold an element type, whichever operator carries them.
+_TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"})
+_EXTERNAL_BYTES = 1 << 20
+
+
+def has_halves(path: Path) -> bool:
+    """Whether any tensor of the model is float16 or bfloat16."""
+    model = _load(path)
+    return any(_mentions(model, HALVES))
+
+
+def to_float32(path: Path, folder: Path) -> Path:
+    """Write the float32 twin of a float16, bfloat16 or float64 model into ``folder``; return its path."""
+    return _retyped(path, folder, ir.DataType.FLOAT)
+
+
+def to_float64(path: Path, folder: Path) -> Path:
+    """Write the float64 twin of a model into ``folder``; return its path.
+
+    Operators that fix a float32 operand (``Resize`` scales) get float64 as well: the twin is meant for
+    ``onnx.reference.ReferenceEvaluator``, which does not mind.
+    """
+    return _retyped(path, folder, ir.DataType.DOUBLE)
+
+
+def _retyped(path: Path, folder: Path, target: ir.DataType) -> Path:
+    model = _load(path)
+    sources = _FLOATS - {target}
+    for graph in _graphs(model):
+        _retype_graph(graph, sources, target)
+    folder.mkdir(parents=True, exist_ok=True)
+    twin = _unused(folder / f"{path.stem}.{target.name.lower()}.onnx")
+    try:
+        ir.save(model, twin, external_data=f"{twin.name}.data", size_threshold_bytes=_EXTERNAL_BYTES)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot convert {path} to {target.name.lower()}: {error}") from error
+    return twin
+
+
+def _retype_graph(graph: ir.Graph | ir.Function, sources: Collection[int], target: ir.DataType) -> None:
+    if isinstance(graph, ir.Graph):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _converted(value.const_value, sources, target)
+            _retype_value(value, sources, target)
+    for value in graph.inputs:
+        _retype_value(value, sources, target)
+    for node in graph:
+        for value in node.outputs:
+            _retype_value(value, sources, target)
+        for name, attribute in list(node.attributes.items()):
+            if isinstance(attribute, ir.Attr) and not attribute.is_ref():
+                node.attributes[name] = _retyped_attribute(node, attribute, sources, target)
+
+
+def _retyped_attribute(node: ir.Node, attribute: ir.Attr, sources: Collection[int], target: ir.DataType) -> ir.Attr:
+    if attribute.type == ir.AttributeType.TENSOR:
+        return ir.AttrTensor(attribute.name, _converted(attribute.as_tensor(), sources, target))
+    if attribute.type == ir.AttributeType.INT and attribute.name in _TYPE_ATTRIBUTES:
+        # The reference LayerNormalization refuses any stash type but float32, and computes in its input's type.
+        if attribute.name == "stash_type" and node.op_type == "LayerNormalization":
+            return attribute
+        if attribute.as_int() in sources:
+            return ir.AttrInt64(attribute.name, int(target))
+    return attribute
+
+
+def _retype_value(value: ir.Value, sources: Collection[int], target: ir.DataType) -> None:
+    if value.type is not None and value.type.dtype in sources:
+        # Sequence and optional types hand the element type on to the tensor type inside.
+        value.type.dtype = target
+
+
+def _converted(tensor: ir.TensorProtocol, sources: Collection[int], target: ir.DataType) -> ir.TensorProtocol:
+    if tensor.dtype not in sources:
+        return tensor
+
+    def convert() -> ir.TensorProtocol:
+        with np.errstate(over="ignore"):  # float64 weights beyond float32 become infinite in both models alike
+            return ir.tensor(tensor.numpy().astype(target.numpy()), name=tensor.name)
+
+    return ir.LazyTensor(convert, dtype=target, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+
+
+def _mentions(model: ir.Model, dtypes: Collection[int]) -> Iterator[bool]:
+    for graph in _graphs(model):
+        values = [*graph.inputs, *graph.outputs]
+        if isinstance(graph, ir.Graph):
+            values += graph.initializers.values()
+        for node in graph:
+            values += node.outputs
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.INT and attribute.name == "to" and not attribute.is_ref():
+                    yield attribute.as_int() in dtypes
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    yield attribute.as_tensor().dtype in dtypes
+        for value in values:
+            yield value.type is not None and value.type.dtype in dtypes
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    yield model.graph
+    yield from model.graph.subgraphs()
+    for function in model.functions.values():
+        yield function
+        yield from function.subgraphs()
+
+
+def _load(path: Path) -> ir.Model:
+    try:
+        return ir.load(path)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # protobuf's own error classes differ between its builds
+        raise ModelError(f"{path} is not an ONNX model: {error}") from error
+
+
+def _unused(path: Path) -> Path:
+    candidate, number = path, 1
+    while candidate.exists():
+        candidate, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return candidate

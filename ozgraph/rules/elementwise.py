@@ -1,0 +1,47 @@
+"""Operators that work element by element, with numpy broadcasting: evaluated on constants, never listed by value."""
+
+from __future__ import annotations
+
+from ozgraph.errors import RuleError
+from ozgraph.graph import Op
+from ozgraph.rules.lattice import pointwise, uniform
+from ozgraph.rules.notation import parse
+from ozgraph.rules.rule import Rule, Spec, from_pattern, known_integers, register
+
+_PATTERNS = {
+    count: parse(", ".join(["..."] * count) + " -> ...") if count else parse("... -> ...") for count in range(1, 33)
+}
+
+
+def _describe(op: Op) -> Spec:
+    return from_pattern(_PATTERNS[len(op.inputs)], op)
+
+
+def _elementwise(names: str, absorbing: tuple[int, ...] = ()) -> None:
+    register(names, Rule(_describe, pointwise(absorbing), text="..., ... -> ..."))
+
+
+_elementwise(
+    "Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
+    "Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
+    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu BitwiseNot Clip"
+)
+_elementwise(
+    "Add Sub Max Min Mean Sum Mod Pow Equal Greater GreaterOrEqual Less LessOrEqual Or Xor BitShift "
+    "BitwiseAnd BitwiseOr BitwiseXor Where CastLike"
+)
+_elementwise("Mul And", absorbing=(0, 1))
+# The divisor is taken to be non-zero, as it must be for the original to be finite.
+_elementwise("Div PRelu", absorbing=(0,))
+
+
+def _dropout(op: Op) -> Spec:
+    training = known_integers(op.input(2))
+    if op.input(2) is not None and (training is None or bool(training.any())):
+        raise RuleError("dropout in training mode draws random numbers")
+    spec = from_pattern(_DROPOUT, op)
+    return Spec((spec.operands[0], *(None for _ in op.inputs[1:])), spec.results)
+
+
+_DROPOUT = parse("... -> ..., ...")
+register("Dropout", Rule(_dropout, uniform, text="... -> ..., ..."))

@@ -1,0 +1,100 @@
+"""Run one operator on constants, through onnx's own reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ozgraph.graph import Array
+from ozgraph.rules.lattice import Slots
+
+if TYPE_CHECKING:
+    from ozgraph.graph import Op
+
+
+def evaluate(op: Op, states: Sequence[Slots], result: int) -> Array:
+    """Result ``result`` of an elementwise operator on 1-D constants; NaN where onnx cannot evaluate it.
+
+    Operands are cast to their own dtypes first, so that rounding is the model's.
+    """
+    if all(state.size == 1 for state in states):
+        key = tuple(float(state[0]) for state in states)
+        return np.array([_scalar(_Call(op), key, result)])
+    return _run(_Call(op), states, result)
+
+
+class _Call:
+    """An operator application as a cache key: everything but its operands' data."""
+
+    __slots__ = ("attributes", "dtypes", "key", "op")
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+        self.attributes = op.attributes
+        self.dtypes = tuple(None if value is None else value.dtype for value in op.inputs)
+        # Attributes are plain values; their repr tells them apart.
+        attributes = tuple(sorted((name, repr(value)) for name, value in op.attributes.items()))
+        self.key = (op.domain, op.type, op.version, self.dtypes, attributes)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Call) and self.key == other.key
+
+
+@lru_cache(maxsize=65536)
+def _scalar(call: _Call, operands: tuple[float, ...], result: int) -> float:
+    states = [np.array([number]) for number in operands]
+    return float(np.asarray(_run(call, states, result), dtype=np.float64).ravel()[0])
+
+
+def _run(call: _Call, states: Sequence[Slots], result: int) -> Array:
+    length = max(state.size for state in states)
+    feeds: dict[str, Any] = {}
+    for index, (state, dtype) in enumerate(zip(states, call.dtypes, strict=True)):
+        if dtype is not None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                # NaN stands for Unknown; the caller masks those results, so any number may stand in for it.
+                feeds[f"x{index}"] = np.nan_to_num(np.broadcast_to(state, (length,)), nan=1.0).astype(dtype)
+    evaluator = _evaluator(call)
+    if evaluator is None:
+        return np.full(length, np.nan)
+    try:
+        with np.errstate(all="ignore"):
+            outcome = evaluator.run(None, feeds)[result]
+        return np.broadcast_to(np.asarray(outcome, dtype=np.float64), (length,))
+    except Exception:  # the reference implementation is not ours: whatever it cannot do is simply not known
+        return np.full(length, np.nan)
+
+
+@lru_cache(maxsize=1024)
+def _evaluator(call: _Call) -> Any:
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    op = call.op
+    if op.domain not in ("", "ai.onnx"):
+        return None
+    names = [f"x{i}" if dtype is not None else "" for i, dtype in enumerate(call.dtypes)]
+    try:
+        node = helper.make_node(op.type, names, [f"y{i}" for i in range(len(op.outputs))], **dict(op.attributes))
+        return ReferenceEvaluator(_model(node, op.version, call))
+    except Exception:  # as above
+        return None
+
+
+def _model(node: Any, version: int, call: _Call) -> Any:
+    from onnx import helper
+
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), [None])
+        for name, dtype in zip(node.input, call.dtypes, strict=True)
+        if name and dtype is not None
+    ]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+    graph = helper.make_graph([node], "one", inputs, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])

@@ -1,0 +1,283 @@
+"""Operators that pick elements: slices, gathers, scatters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ozgraph.errors import RuleError
+from ozgraph.graph import Op
+from ozgraph.plan import NewOp
+from ozgraph.rules.lattice import Slots, given, meet, moved, vanishing
+from ozgraph.rules.movement import rederive
+from ozgraph.rules.notation import Axis, Concat, Letter, Unsaid
+from ozgraph.rules.rule import (
+    Edit,
+    Reduction,
+    Rule,
+    Spec,
+    axis_list,
+    known_integers,
+    letters,
+    need_shape,
+    register,
+)
+
+_LOOKUP = "positions along it are looked up at run time"
+
+
+def _bounds(op: Op) -> dict[int, tuple[int, int]] | None:
+    """Axis -> (start, step) of a slice, at the sample sizes; None where they are computed at run time."""
+    shape = need_shape(op.inputs[0], op)
+    if "starts" in op.attributes:
+        starts = list(op.attributes["starts"])
+        steps = [1] * len(starts)
+    else:
+        known = known_integers(op.input(1))
+        if known is None:
+            return None
+        starts = known.ravel().tolist()
+        given_steps = op.input(4)
+        computed = known_integers(given_steps)
+        if given_steps is not None and computed is None:
+            return None
+        steps = [1] * len(starts) if computed is None else computed.ravel().tolist()
+    axes = axis_list(op, 3, len(shape)) or tuple(range(len(starts)))
+    bounds = {}
+    for axis, start, step in zip(axes, starts, steps, strict=True):
+        size = shape[axis]
+        start = start + size if start < 0 else start
+        bounds[axis] = (min(max(start, 0), size if step > 0 else size - 1), step)
+    return bounds
+
+
+def _slice(op: Op) -> Spec:
+    source, made = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
+    bounds = _bounds(op)
+    names = letters("a", len(source))
+    operand: list[Axis] = list(names)
+    result: list[Axis] = list(names)
+    sizes: dict[str, int] = {}
+    reduced: dict[str, Reduction] = {}
+    takes: dict[str, tuple[str, npt.NDArray[np.int64]]] = {}
+    frozen: dict[str, str] = {}
+    for axis, (m, n) in enumerate(zip(source, made, strict=True)):
+        start, step = (bounds or {}).get(axis, (0, 1))
+        if bounds is None and m != n:
+            result[axis] = Letter(f"b{axis}")
+            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
+        elif step == 1 and m != n:
+            parts = []
+            for letter, width in ((f"l{axis}", start), (f"a{axis}", n), (f"r{axis}", m - start - n)):
+                if width:
+                    parts.append(Letter(letter))
+                    sizes[letter] = width
+            reduced |= {f"l{axis}": Reduction.UNREAD, f"r{axis}": Reduction.UNREAD}
+            operand[axis] = Concat(tuple(parts)) if len(parts) > 1 else parts[0]
+        elif step != 1:
+            result[axis] = Letter(f"b{axis}")
+            takes[f"b{axis}"] = (f"a{axis}", start + step * np.arange(n, dtype=np.int64))
+    operands = (tuple(operand), *(None for _ in op.inputs[1:]))
+    return Spec(operands, (tuple(result),), sizes, reduced, frozen, takes=takes)
+
+
+def _slice_bounds(edit: Edit) -> None:
+    op = edit.op
+    source, result = op.inputs[0], op.outputs[0]
+    bounds = _bounds(op)
+    assert source is not None and result is not None and source.shape is not None and result.shape is not None
+    before, after = edit.shape(source), edit.shape(result)
+    changed = {axis for axis, size in enumerate(source.shape) if before[axis] != size}
+    if bounds is None or not changed & set(bounds):
+        return
+    if any(bounds[axis][1] != 1 for axis in changed & set(bounds)):
+        _slice_becomes_gathers(edit, bounds)
+        return
+    starts: list[int | None] = []
+    ends: list[int | None] = []
+    for axis, (start, _) in bounds.items():
+        if axis not in changed:
+            starts.append(None)
+            ends.append(None)
+            continue
+        first = int(edit.kept_axis(source, axis)[:start].sum())
+        starts.append(first)
+        ends.append(first + after[axis])
+    if "starts" in op.attributes:
+        for name, fresh in (("starts", starts), ("ends", ends)):
+            old = op.attributes[name]
+            edit.set_attribute(name, [o if n is None else n for o, n in zip(old, fresh, strict=True)])
+        return
+    rederive(edit, 1, starts)
+    rederive(edit, 2, ends)
+
+
+def _slice_becomes_gathers(edit: Edit, bounds: dict[int, tuple[int, int]]) -> None:
+    """A strided slice of a shrunken axis is no longer regular."""
+    source, result = edit.op.inputs[0], edit.op.outputs[0]
+    assert source is not None and result is not None and result.shape is not None
+    steps = []
+    name = source.name
+    for number, (axis, (start, step)) in enumerate(bounds.items()):
+        wanted = start + step * np.arange(result.shape[axis])
+        fresh = _moved_indexes(wanted[edit.kept_axis(result, axis)], edit.kept_axis(source, axis))
+        following = result.name if number == len(bounds) - 1 else edit.rename("part")
+        steps.append(NewOp("Gather", (name, fresh), (following,), {"axis": axis}))
+        name = following
+    edit.replace(*steps)
+
+
+def _moved_indexes(indexes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Where the positions ``indexes`` stand once only ``kept`` ones are left."""
+    moved_to: npt.NDArray[np.int64] = (np.cumsum(kept) - 1)[indexes]
+    return moved_to
+
+
+register("Slice", Rule(_slice, moved, rewrite=_slice_bounds, text="(l + a + r) -> a"))
+
+
+def _gather_indexes(op: Op) -> npt.NDArray[np.int64] | None:
+    """The indexes of a Gather where they are the same at every run, made non-negative."""
+    indexes = op.inputs[1]
+    if indexes is None or (indexes.integers is not None and not indexes.integers.static):
+        return None
+    known = known_integers(indexes)
+    if known is None:
+        return None
+    size = need_shape(op.inputs[0], op)[_gather_axis(op)]
+    return np.where(known < 0, known + size, known).astype(np.int64)
+
+
+def _gather_axis(op: Op) -> int:
+    return int(op.attributes.get("axis", 0)) % len(need_shape(op.inputs[0], op))
+
+
+def _gather(op: Op) -> Spec:
+    shape, indexes_shape = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
+    axis = _gather_axis(op)
+    names, rows = letters("a", len(shape)), letters("i", len(indexes_shape))
+    known = _gather_indexes(op)
+    if known is not None and known.ndim == 0:
+        # One position is read, the others are left out.
+        index = int(known)
+        widths = {f"l{axis}": index, "one": 1, f"r{axis}": shape[axis] - index - 1}
+        sizes = {name: width for name, width in widths.items() if width}
+        parts = tuple(Letter(name) for name in sizes)
+        operand: tuple[Axis, ...] = (*names[:axis], Concat(parts) if len(parts) > 1 else parts[0], *names[axis + 1 :])
+        unread = {f"l{axis}": Reduction.UNREAD, f"r{axis}": Reduction.UNREAD}
+        return Spec((operand, ()), ((*names[:axis], *names[axis + 1 :]),), sizes, unread)
+    if known is not None and known.ndim == 1:
+        result = (*names[:axis], Letter("t"), *names[axis + 1 :])
+        return Spec((names, None), (result,), takes={"t": (f"a{axis}", known)})
+    return Spec((names, rows), ((*names[:axis], *rows, *names[axis + 1 :]),), frozen={f"a{axis}": _LOOKUP})
+
+
+def _gather_moves_its_indexes(edit: Edit) -> None:
+    op = edit.op
+    source, result = op.inputs[0], op.outputs[0]
+    known = _gather_indexes(op)
+    assert source is not None and result is not None
+    if known is None or known.ndim > 1:
+        return
+    axis = _gather_axis(op)
+    kept = edit.kept_axis(source, axis)
+    wanted = known if known.ndim == 0 else known[edit.kept_axis(result, axis)]
+    if kept.all() and len(np.atleast_1d(wanted)) == known.size:
+        return
+    indexes = op.inputs[1]
+    assert indexes is not None
+    edit.set_constant(1, _moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
+
+
+def _picked(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    return states[0] if states[0] is not None else np.array([np.nan])
+
+
+register("Gather", Rule(_gather, _picked, rewrite=_gather_moves_its_indexes, text="v d, *i -> *i d"))
+
+
+def _gather_elements(op: Op) -> Spec:
+    shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
+    axis = _gather_axis(op)
+    names, made = letters("a", len(shape)), letters("b", len(shape))
+    result = tuple(
+        a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
+    )
+    return Spec((names, result), (result,), frozen={f"a{axis}": _LOOKUP, f"b{axis}": _LOOKUP})
+
+
+register("GatherElements", Rule(_gather_elements, _picked, text="element by element"))
+
+
+def _gather_nd(op: Op) -> Spec:
+    shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
+    batch = int(op.attributes.get("batch_dims", 0))
+    depth = picked[-1]
+    names, rows = letters("a", len(shape)), letters("i", len(picked) - 1 - batch)
+    looked_up = {f"a{axis}": _LOOKUP for axis in range(batch, batch + depth)}
+    return Spec(
+        (names, (*names[:batch], *rows, Unsaid())),
+        ((*names[:batch], *rows, *names[batch + depth :]),),
+        frozen=looked_up,
+    )
+
+
+register("GatherND", Rule(_gather_nd, _picked, text="*b *v *d, *b *i _ -> *b *i *d"))
+
+
+def _scattered(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A slot holds what was there or what is written over it."""
+    if states[0] is None or states[2] is None:
+        return np.array([np.nan])
+    return meet(given((states[0], states[2])))
+
+
+def _scatter_elements(op: Op) -> Spec:
+    shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
+    axis = int(op.attributes.get("axis", 0)) % len(shape)
+    names, made = letters("a", len(shape)), letters("b", len(shape))
+    updates = tuple(
+        a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
+    )
+    frozen = {f"a{n}": _LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
+    frozen |= {f"b{n}": _LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
+    return Spec((names, updates, updates), (names,), frozen=frozen)
+
+
+register("ScatterElements Scatter", Rule(_scatter_elements, _scattered, text="element by element"))
+
+
+def _scatter_nd(op: Op) -> Spec:
+    shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
+    depth = picked[-1]
+    names, rows = letters("a", len(shape)), letters("i", len(picked) - 1)
+    frozen = {f"a{axis}": _LOOKUP for axis in range(depth)} | {name.name: _LOOKUP for name in rows}
+    return Spec((names, (*rows, Unsaid()), (*rows, *names[depth:])), (names,), frozen=frozen)
+
+
+register("ScatterND", Rule(_scatter_nd, _scattered, text="*v *d, *i _, *i *d -> *v *d"))
+
+
+def _trilu(op: Op) -> Spec:
+    rank = len(need_shape(op.inputs[0], op))
+    if rank < 2:
+        raise RuleError("a triangle needs two axes")
+    names = letters("a", rank)
+    over = dict.fromkeys((f"a{rank - 1}", f"a{rank - 2}"), "the triangle depends on positions")
+    return Spec((names, *(None for _ in op.inputs[1:])), (names,), frozen=over)
+
+
+register("Trilu", Rule(_trilu, vanishing, text="a triangle of the last two axes"))
+
+
+def _reverse_sequence(op: Op) -> Spec:
+    rank = len(need_shape(op.inputs[0], op))
+    names = letters("a", rank)
+    time, batch = int(op.attributes.get("time_axis", 0)), int(op.attributes.get("batch_axis", 1))
+    over = dict.fromkeys((f"a{time}", f"a{batch}"), "the order along it changes at run time")
+    return Spec((names, (names[batch],)), (names,), frozen=over)
+
+
+register("ReverseSequence", Rule(_reverse_sequence, moved, text="reversed along time"))

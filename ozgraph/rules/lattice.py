@@ -1,0 +1,114 @@
+"""What is known of a slot of a tensor: Zero, Constant or Unknown.
+
+The state of a set of slots is one float64 array: the number that every element of the slot has, uniform over all other
+axes, or NaN where that is unknown. Zero is a constant like any other, only luckier. Rules move states forward with the
+transfers below; pointwise operators are evaluated, not listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ozgraph.graph import Op
+
+Slots = npt.NDArray[np.float64]
+
+UNKNOWN: Slots = np.array([np.nan])
+ZERO: Slots = np.array([0.0])
+
+
+def meet(states: Sequence[Slots]) -> Slots:
+    """What holds in all of several places: the common constant, else Unknown."""
+    result = states[0]
+    for state in states[1:]:
+        result = np.where(result == state, result, np.nan)
+    return result
+
+
+def finite(state: npt.NDArray[Any]) -> Slots:
+    """Infinities become Unknown: arithmetic on them is not what the graph would do with a finite zero."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = np.asarray(state, dtype=np.float64)
+    return np.where(np.isfinite(wide), wide, np.nan)
+
+
+def given(states: Sequence[Slots | None]) -> list[Slots]:
+    """The states of operands that carry the slot."""
+    return [state for state in states if state is not None]
+
+
+# Every transfer takes (operator, operand states, result position, result axis). An operand state is None when the
+# operand is left out or does not carry the slot; ``prove_dead`` hands in the constant where it is a uniform one.
+
+
+def opaque(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Nothing is known."""
+    return UNKNOWN
+
+
+def moved(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Data movement: the element keeps its value wherever the slot comes from."""
+    present = given(states)
+    return meet(present) if present else UNKNOWN
+
+
+def uniform(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Averages, maxima and selections over other axes: equal elements stay what they are."""
+    return states[0] if states[0] is not None else UNKNOWN
+
+
+def vanishing(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Sums, norms and padded windows over other axes: only zero stays what it is."""
+    state = states[0]
+    return UNKNOWN if state is None else np.where(state == 0, 0.0, np.nan)
+
+
+def linear(factors: Sequence[int], bias: int | None = None) -> Callable[..., Slots]:
+    """Products summed over other axes, plus a bias: zero in one factor leaves the bias."""
+
+    def transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+        product: Slots = UNKNOWN
+        for position in factors:
+            state = states[position] if position < len(states) else None
+            if state is not None:
+                product = np.where(np.isnan(product) & (state == 0), 0.0, product)
+        if bias is None or bias >= len(op.inputs) or op.inputs[bias] is None:
+            return product
+        added = states[bias]
+        if added is None:
+            added = UNKNOWN
+        return product + added * float(op.attributes.get("beta", 1.0))
+
+    return transfer
+
+
+def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
+    """Elementwise operators, evaluated on the constants in the tensor's own dtype.
+
+    Args:
+        absorbing: operands whose zero makes the result zero whatever the (finite) others are.
+    """
+
+    def transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+        from ozgraph.rules.evaluate import evaluate
+
+        operands = [UNKNOWN if state is None else state for state in states]
+        unknown = np.zeros(1, dtype=bool)
+        for value, state in zip(op.inputs, operands, strict=True):
+            if value is not None:
+                unknown = unknown | np.isnan(state)
+        if unknown.all():
+            outcome: Slots = np.full(unknown.shape, np.nan)
+        else:
+            outcome = finite(evaluate(op, operands, result))
+            outcome = np.where(unknown, np.nan, outcome)
+        for position in absorbing:
+            outcome = np.where(unknown & (operands[position] == 0), 0.0, outcome)
+        return outcome
+
+    return transfer

@@ -1,0 +1,125 @@
+"""Products summed over axes: convolutions, matrix products, Einsum."""
+
+from __future__ import annotations
+
+from ozgraph.errors import RuleError
+from ozgraph.graph import Op
+from ozgraph.rules.lattice import linear
+from ozgraph.rules.notation import Letter, parse
+from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, attribute, from_pattern, line, register
+
+
+def _groups(edit: Edit) -> None:
+    edit.set_attribute("group", int(edit.kept("g").sum()))
+
+
+def _without_padding(op: Op) -> bool:
+    return not any(op.attributes.get("pads", ())) and op.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID", b"NOTSET", b"VALID")
+
+
+def _always(op: Op) -> bool:
+    return True
+
+
+_conv = {"transfer": linear((0, 1), bias=2), "sizes": {"g": attribute("group", 1)}, "rewrite": _groups}
+
+register(
+    "Conv",
+    line(
+        "n (g i) *s, (g o) i *k, (g o) -> n (g o) *t",
+        macs="n g i o *k *t",
+        blocks=frozenset({"g"}),
+        folds=_without_padding,
+        **_conv,  # type: ignore[arg-type]
+    ),
+)
+register(
+    "ConvTranspose",
+    line(
+        "n (g i) *s, (g i) o *k, (g o) -> n (g o) *t",
+        macs="n g i o *k *s",
+        blocks=frozenset({"g"}),
+        **_conv,  # type: ignore[arg-type]
+    ),
+)
+
+_GEMM = {
+    (a, b): parse(f"{'k m' if a else 'm k'}, {'n k' if b else 'k n'}, ... -> m n")
+    for a in (False, True)
+    for b in (False, True)
+}
+_GEMM_BIAS = {1: "n", 2: "m n"}
+
+
+def _gemm(op: Op) -> Spec:
+    transposed = (bool(op.attributes.get("transA", 0)), bool(op.attributes.get("transB", 0)))
+    spec = from_pattern(_GEMM[transposed], op)
+    bias = op.input(2)
+    if bias is None or bias.shape is None:
+        return spec
+    # C broadcasts to [m, n], aligned on the right.
+    axes = (Letter("m"), Letter("n"))[2 - len(bias.shape) :]
+    return Spec((*spec.operands[:2], axes), spec.results)
+
+
+register("Gemm", Rule(_gemm, linear((0, 1), bias=2), macs="m k n", folds=_always, text="m k, k n, m n -> m n"))
+
+_MATMUL = {
+    (False, False): parse("... m k, ... k n -> ... m n"),
+    (True, False): parse("k, ... k n -> ... n"),
+    (False, True): parse("... m k, k -> ... m"),
+    (True, True): parse("k, k -> "),
+}
+
+
+def _matmul(op: Op) -> Spec:
+    left, right = op.inputs[0], op.inputs[1]
+    vectors = (left is not None and left.rank == 1, right is not None and right.rank == 1)
+    return from_pattern(_MATMUL[vectors], op)
+
+
+register("MatMul", Rule(_matmul, linear((0, 1)), macs="... m k n", folds=_always, text="... m k, ... k n -> ... m n"))
+
+
+def einsum_pattern(equation: str, operands: int) -> str:
+    """An Einsum equation in the rules' notation; output letters are in alphabetical order where none are given.
+
+    Raises:
+        RuleError: a letter stands twice in one operand (a diagonal), which the notation does not say.
+
+    >>> einsum_pattern("bij,bjk->bik", 2)
+    'b i j , b j k -> b i k'
+    """
+    compact = equation.replace(" ", "")
+    left, arrow, right = compact.partition("->")
+    terms = left.split(",")
+    if len(terms) != operands:
+        raise RuleError(f"its equation names {len(terms)} operands")
+    if not arrow:
+        letters = [c for c in left if c.isalpha()]
+        right = ("..." if "..." in left else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    for term in (*terms, right):
+        if len(set(term.replace("...", ""))) != len(term.replace("...", "")):
+            raise RuleError("its equation takes a diagonal")
+
+    def spaced(term: str) -> str:
+        return " ".join(term.replace("...", "~")).replace("~", "...")
+
+    return " , ".join(map(spaced, terms)) + " -> " + spaced(right)
+
+
+def _einsum(op: Op) -> Spec:
+    pattern = parse(einsum_pattern(str(op.attributes["equation"]), len(op.inputs)))
+    spec = from_pattern(pattern, op)
+    results = {axis for axes in spec.results for axis in axes or ()}
+    alone = {
+        axis.name
+        for axes in spec.operands
+        for axis in axes or ()
+        if isinstance(axis, Letter) and axis not in results
+    }
+    # A letter in one operand and not in the result is summed.
+    return Spec(spec.operands, spec.results, reduced={name: Reduction.SUM for name in alone})
+
+
+register("Einsum", Rule(_einsum, linear(range(8)), macs="*", text="its equation"))

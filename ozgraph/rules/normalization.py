@@ -1,0 +1,226 @@
+"""Normalisations: batch, instance, layer, root mean square and group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ozgraph.graph import Op
+from ozgraph.plan import NewOp
+from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
+from ozgraph.rules.notation import Letter, Product
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape, register
+
+_POSITIONS = "the statistics run over it"
+
+
+def _state(states: Sequence[Slots | None], position: int) -> Slots:
+    state = states[position] if position < len(states) else None
+    return UNKNOWN if state is None else state
+
+
+def _batch_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """``gamma * (x - mean) / sqrt(var + eps) + beta``, slot by slot; beta alone where gamma is zero."""
+    x, gamma, beta, mean, variance = (_state(states, position) for position in range(5))
+    dtype = op.inputs[0].dtype if op.inputs[0] is not None and op.inputs[0].dtype is not None else np.float32
+    epsilon = float(op.attributes.get("epsilon", 1e-5))
+    with np.errstate(all="ignore"):
+        value = ((x - mean) / np.sqrt(variance + epsilon) * gamma + beta).astype(dtype)
+    return np.where(gamma == 0, beta, finite(value))
+
+
+register(
+    "BatchNormalization",
+    line("n c *s, c, c, c, c -> n c *s", transfer=_batch_norm, statistics=frozenset({3, 4})),
+)
+
+
+def _instance_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A slot that is constant over the normalised positions becomes beta, and so does one with gamma zero."""
+    x, gamma, beta = (_state(states, position) for position in range(3))
+    return np.where(~np.isnan(x) | (gamma == 0), beta, np.nan)
+
+
+def _instance(op: Op) -> Spec:
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    over = {f"a{number}": _POSITIONS for number in range(2, len(names))}
+    return Spec((names, (names[1],), (names[1],)), (names,), frozen=over)
+
+
+register("InstanceNormalization", Rule(_instance, _instance_norm, text="n c *s, c, c -> n c *s"))
+
+
+def _normalized_from(op: Op) -> int:
+    rank = len(need_shape(op.inputs[0], op))
+    return int(op.attributes.get("axis", -1)) % rank
+
+
+def _over_last_axes(reduction: Reduction) -> Describe:
+    def describe(op: Op) -> Spec:
+        rank = len(need_shape(op.inputs[0], op))
+        first = _normalized_from(op)
+        names = letters("a", rank)
+        affine = []
+        for value in op.inputs[1:]:
+            # Scale and bias broadcast to the normalised axes, aligned on the right.
+            affine.append(None if value is None else names[rank - value.rank :])
+        over = {f"a{number}": reduction for number in range(first, rank)}
+        return Spec((names, *affine), (names, *(None for _ in op.outputs[1:])), reduced=over)
+
+    return describe
+
+
+def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """On a normalised axis gamma zero leaves beta; beside it a constant slot becomes zero, then beta."""
+    x, gamma = _state(states, 0), _state(states, 1)
+    beta = _state(states, 2) if op.input(2) is not None else ZERO
+    if axis >= _normalized_from(op):
+        return np.where(gamma == 0, beta, np.nan)
+    return np.where(~np.isnan(x), beta, np.nan)
+
+
+def _rms_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Zero stays zero, and gamma zero makes it."""
+    return np.where((_state(states, 0) == 0) | (_state(states, 1) == 0), 0.0, np.nan)
+
+
+def _shrinkage(edit: Edit) -> tuple[int, int]:
+    """Normalised slots before and after."""
+    source = edit.op.inputs[0]
+    assert source is not None and source.shape is not None
+    first = _normalized_from(edit.op)
+    return int(np.prod(source.shape[first:])), int(np.prod(edit.shape(source)[first:]))
+
+
+def _rms_keeps_its_statistics(edit: Edit) -> None:
+    """n slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm."""
+    before, after = _shrinkage(edit)
+    if before == after:
+        return
+    ratio = before / after
+    edit.set_attribute("epsilon", float(edit.op.attributes.get("epsilon", 1e-5)) * ratio)
+    gamma = edit.constant(1)
+    result = edit.op.outputs[0]
+    assert result is not None
+    if gamma is not None:
+        edit.set_constant(1, (gamma.astype(np.float64) * np.sqrt(ratio)).astype(gamma.dtype))
+        return
+    # A computed scale is multiplied at run time.
+    part = edit.rename("norm")
+    attributes = {**edit.op.attributes, "epsilon": float(edit.op.attributes.get("epsilon", 1e-5)) * ratio}
+    dtype = result.dtype or np.dtype(np.float32)
+    names = tuple(None if value is None else value.name for value in edit.op.inputs)
+    edit.replace(
+        NewOp(edit.op.type, names, (part,), attributes),
+        NewOp("Mul", (part, np.array(np.sqrt(ratio), dtype=dtype)), (result.name,)),
+    )
+
+
+def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
+    """Emit the norm decomposed, with the original count and the zeroed slots' share of the variance.
+
+    mu = sum(x) / n and var = (sum of kept (x - mu)^2 + (n - m) mu^2) / n, n slots before and m after.
+    """
+    before, after = _shrinkage(edit)
+    if before == after:
+        return
+    op = edit.op
+    source, gamma, beta, result = op.inputs[0], op.input(1), op.input(2), op.outputs[0]
+    assert source is not None and source.dtype is not None and result is not None
+    dtype = source.dtype
+    rank = len(source.shape or ())
+    axes = np.arange(_normalized_from(op), rank, dtype=np.int64)
+
+    def number(value: float) -> np.ndarray[tuple[()], np.dtype[np.generic]]:
+        return np.array(value, dtype=dtype)  # type: ignore[return-value]
+
+    def total(of: str, to: str) -> NewOp:
+        if op.version >= 13:
+            return NewOp("ReduceSum", (of, axes), (to,), {"keepdims": 1})
+        return NewOp("ReduceSum", (of,), (to,), {"keepdims": 1, "axes": axes.tolist()})
+
+    name = {part: edit.rename(part) for part in ("sum", "mu", "d", "dd", "ss", "mm", "lost", "all", "var", "veps", "std", "y")}
+    steps = [
+        total(source.name, name["sum"]),
+        NewOp("Mul", (name["sum"], number(1 / before)), (name["mu"],)),
+        NewOp("Sub", (source.name, name["mu"]), (name["d"],)),
+        NewOp("Mul", (name["d"], name["d"]), (name["dd"],)),
+        total(name["dd"], name["ss"]),
+        NewOp("Mul", (name["mu"], name["mu"]), (name["mm"],)),
+        NewOp("Mul", (name["mm"], number(before - after)), (name["lost"],)),
+        NewOp("Add", (name["ss"], name["lost"]), (name["all"],)),
+        NewOp("Mul", (name["all"], number(1 / before)), (name["var"],)),
+        NewOp("Add", (name["var"], number(float(op.attributes.get("epsilon", 1e-5)))), (name["veps"],)),
+        NewOp("Sqrt", (name["veps"],), (name["std"],)),
+        NewOp("Div", (name["d"], name["std"]), (name["y"],)),
+    ]
+    last = name["y"]
+    for operator, operand in (("Mul", gamma), ("Add", beta)):
+        if operand is not None:
+            following = edit.rename(operator.lower())
+            steps.append(NewOp(operator, (last, operand.name), (following,)))
+            last = following
+    steps.append(NewOp("Identity", (last,), (result.name,)))
+    edit.replace(*steps)
+
+
+register(
+    "LayerNormalization",
+    Rule(
+        _over_last_axes(Reduction.NORM),
+        _layer_norm,
+        rewrite=_layer_norm_keeps_its_statistics,
+        text="*b *c, *c, *c -> *b *c",
+    ),
+)
+register(
+    "RMSNormalization SimplifiedLayerNormalization",
+    Rule(
+        _over_last_axes(Reduction.RMS),
+        _rms_norm,
+        rewrite=_rms_keeps_its_statistics,
+        text="*b *c, *c -> *b *c",
+    ),
+)
+
+
+def _group_norm(op: Op) -> Spec:
+    """Whole groups go; inside a group the statistics run over the channels."""
+    rank = len(need_shape(op.inputs[0], op))
+    n, _, *positions = letters("a", rank)
+    channels = Product(("g", "c"))
+    # Until opset 20 scale and bias have one element a group.
+    affine = (channels,) if op.version >= 21 else (Letter("g"),)
+    axes = (n, channels, *positions)
+    over = {f"a{number}": _POSITIONS for number in range(2, rank)}
+    return Spec(
+        (axes, affine, affine),
+        (axes,),
+        sizes={"g": attribute("num_groups", 1)(op)},
+        frozen={**over, "c": "the statistics of a group run over it"},
+    )
+
+
+def _group_count(edit: Edit) -> None:
+    edit.set_attribute("num_groups", int(edit.kept("g").sum()))
+
+
+register(
+    "GroupNormalization",
+    Rule(_group_norm, _instance_norm, rewrite=_group_count, text="n (g c) *s, (g c), (g c) -> n (g c) *s"),
+)
+
+
+def _mean_variance(op: Op) -> Spec:
+    rank = len(need_shape(op.inputs[0], op))
+    names = letters("a", rank)
+    axes = [int(axis) % rank for axis in op.attributes.get("axes", (0, 2, 3))]
+    return Spec((names,), (names,), frozen={f"a{axis}": _POSITIONS for axis in axes})
+
+
+def _centred(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    return np.where(np.isnan(_state(states, 0)), np.nan, 0.0)
+
+
+register("MeanVarianceNormalization", Rule(_mean_variance, _centred, text="n c *s -> n c *s"))

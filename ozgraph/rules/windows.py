@@ -1,0 +1,142 @@
+"""Operators that slide, resample or shuffle over spatial axes and leave channels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+from ozgraph.errors import RuleError
+from ozgraph.graph import Op
+from ozgraph.rules.lattice import Slots, moved, uniform, vanishing
+from ozgraph.rules.notation import One, Product
+from ozgraph.rules.rule import Edit, Rule, Spec, letters, line, need_shape, register
+
+
+def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A constant survives an average unless padding zeros are counted."""
+    if any(op.attributes.get("pads", ())) or op.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return vanishing(op, states, result, axis)
+    return uniform(op, states, result, axis)
+
+
+register("MaxPool", line("n c *s -> n c *t, n c *t", transfer=uniform))
+register("LpPool", line("n c *s -> n c *t", transfer=vanishing))
+register("AveragePool", line("n c *s -> n c *t", transfer=_average))
+
+
+def _global(op: Op) -> Spec:
+    rank = len(need_shape(op.inputs[0], op))
+    names = letters("a", rank)
+    over = {f"a{number}": "a pooling window covers it" for number in range(2, rank)}
+    return Spec((names,), ((*names[:2], *(One() for _ in names[2:])),), frozen=over)
+
+
+register("GlobalAveragePool GlobalMaxPool", Rule(_global, uniform, text="n c *s -> n c 1 1"))
+register("GlobalLpPool", Rule(_global, vanishing, text="n c *s -> n c 1 1"))
+
+
+def _local_response(op: Op) -> Spec:
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    return Spec((names,), (names,), frozen={"a1": "a window runs across the channels"})
+
+
+register("LRN", Rule(_local_response, vanishing, text="n c *s -> n c *s"))
+
+
+def _resize(op: Op) -> Spec:
+    """Axes that keep their size are carried; the others are resampled."""
+    before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
+    names, made = letters("a", len(before)), letters("b", len(before))
+    results = tuple(a if m == n else b for a, b, m, n in zip(names, made, before, after, strict=True))
+    return Spec((names, *(None for _ in op.inputs[1:])), (results,))
+
+
+def _resize_sizes(edit: Edit) -> None:
+    """``sizes`` (operand 3) names the result's sizes; ``scales`` do not change with the channels."""
+    op = edit.op
+    sizes, result = op.input(3), op.outputs[0]
+    if sizes is None or result is None or result.shape is None:
+        return
+    axes = [int(axis) % len(result.shape) for axis in op.attributes.get("axes", range(len(result.shape)))]
+    after = edit.shape(result)
+    changed: list[int | None] = [after[axis] if after[axis] != result.shape[axis] else None for axis in axes]
+    if any(size is not None for size in changed):
+        edit.set_sizes(3, changed)
+
+
+def _resize_transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    if op.attributes.get("mode", "nearest") == "nearest" and not op.attributes.get("coordinate_transformation_mode", "").startswith("tf_crop"):
+        return uniform(op, states, result, axis)
+    return vanishing(op, states, result, axis)
+
+
+register("Resize", Rule(_resize, _resize_transfer, rewrite=_resize_sizes, text="n c *s -> n c *t"))
+register("Upsample", Rule(_resize, vanishing, text="n c *s -> n c *t"))
+
+
+def _block(op: Op) -> int:
+    return int(op.attributes.get("blocksize", 1))
+
+
+register(
+    "DepthToSpace",
+    Rule(
+        lambda op: _depth_to_space(op),
+        moved,
+        text="n (b1 b2 c) h w -> n c (h b1) (w b2)",
+    ),
+)
+
+
+def _depth_to_space(op: Op) -> Spec:
+    n, c, h, w = letters("a", 4)
+    channels = ("p", "q", "a1") if op.attributes.get("mode", "DCR") == "DCR" else ("a1", "p", "q")
+    return Spec(
+        ((n, Product(channels), h, w),),
+        ((n, c, Product(("a2", "p")), Product(("a3", "q"))),),
+        sizes={"p": _block(op), "q": _block(op)},
+        frozen=dict.fromkeys(("p", "q", "a2", "a3"), "it becomes pixels"),
+    )
+
+
+register(
+    "SpaceToDepth",
+    Rule(lambda op: _space_to_depth(op), moved, text="n c (h b1) (w b2) -> n (b1 b2 c) h w"),
+)
+
+
+def _space_to_depth(op: Op) -> Spec:
+    n, c, h, w = letters("a", 4)
+    return Spec(
+        ((n, c, Product(("a2", "p")), Product(("a3", "q"))),),
+        ((n, Product(("p", "q", "a1")), h, w),),
+        sizes={"p": _block(op), "q": _block(op)},
+        frozen=dict.fromkeys(("p", "q", "a2", "a3"), "it is made of pixels"),
+    )
+
+
+register(
+    "GridSample",
+    line("n c *s, n *t _ -> n c *t", transfer=vanishing),
+)
+register("RoiAlign", line("n c h w, r _, r -> r c y x", transfer=vanishing))
+register("MaxRoiPool", line("n c h w, r _ -> r c y x", transfer=vanishing))
+
+
+def _column_to_image(op: Op) -> Spec:
+    """Columns are channels times the block: [n, c * block, l] -> [n, c, *image]."""
+    result = need_shape(op.outputs[0], op)
+    source = need_shape(op.inputs[0], op)
+    if source[1] % result[1]:
+        raise RuleError("its channels do not divide into blocks")
+    names = letters("a", len(result))
+    return Spec(
+        ((names[0], Product(("a1", "k")), *letters("l", 1)), None, None),
+        (names,),
+        sizes={"k": source[1] // result[1]},
+        frozen={"k": "it becomes pixels", "l0": "it becomes pixels"},
+    )
+
+
+register("Col2Im", Rule(_column_to_image, vanishing, text="n (c k) l -> n c *t"))
+

@@ -1,0 +1,152 @@
+"""What a selection saves, as arithmetic: parameters and multiply-accumulates are products of the sizes of dims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ozgraph.dims import Atom, Dim
+from ozgraph.passes.manager import Pass
+from ozgraph.passes.state import Bound, Removal, State
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One product: a constant factor times the sizes of dims that can shrink."""
+
+    factor: int
+    dims: tuple[int, ...]
+
+
+class CostModel:
+    """Parameters and MACs of a model as sums of :class:`Term` over its distinct dims.
+
+    Args:
+        state: with certified dims.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._numbers: dict[int, int] = {}
+        self._dims: list[Dim] = []
+        self._touching: dict[Atom, list[int]] = {}
+        self.parameter_terms = [
+            self._term(state.axes.get(value, ()) if value in state.axes else (), value.size)
+            for value in state.graph.constants
+            if value.is_float
+        ]
+        share = samples(state)
+        self.mac_terms = [term for bound in state.bound.values() if (term := self._macs(bound)) is not None]
+        self._samples = share
+        self._full = np.array([dim.size for dim in self._dims], dtype=np.float64)
+
+    def _number(self, dim: Dim) -> int | None:
+        atoms = self._state.atoms_of(dim)
+        if not atoms:
+            return None
+        number = self._numbers.get(id(dim))
+        if number is None:
+            number = self._numbers[id(dim)] = len(self._dims)
+            self._dims.append(dim)
+            for atom in atoms:
+                self._touching.setdefault(atom, []).append(number)
+        return number
+
+    def _term(self, dims: Iterable[Dim], size: int | None = None) -> Term:
+        factor, variable = 1, []
+        known = False
+        for dim in dims:
+            known = True
+            number = self._number(dim)
+            if number is None:
+                factor *= dim.size
+            else:
+                variable.append(number)
+        return Term(factor if known or size is None else size, tuple(variable))
+
+    def _macs(self, bound: Bound) -> Term | None:
+        spelled = bound.rule.macs
+        if not spelled:
+            return None
+        dims = []
+        for name, dim in bound.env.items():
+            stem = "*" + name[1:].rstrip("0123456789") if name.startswith("*") else "..." if name[0] == "." else name
+            if spelled == "*" or stem in spelled.split():
+                dims.append(dim)
+        return self._term(dims)
+
+    def sizes(self, removal: Removal) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """What is left of every dim."""
+        left = self._full.copy()
+        if removal:
+            for number, dim in enumerate(self._dims):
+                left[number] = removal.keep(self._state.dims.ids(dim)).sum()
+        return left
+
+    def parameters(self, removal: Removal | None = None) -> int:
+        """Elements of all floating-point weights once ``removal`` is gone."""
+        return self._total(self.parameter_terms, self._full if removal is None else self.sizes(removal))
+
+    def macs(self, removal: Removal | None = None) -> int:
+        """Multiply-accumulates of one sample once ``removal`` is gone."""
+        return self._total(self.mac_terms, self._full if removal is None else self.sizes(removal)) // self._samples
+
+    @staticmethod
+    def _total(terms: Iterable[Term], sizes: np.ndarray[tuple[int], np.dtype[np.float64]]) -> int:
+        # Python integers: products of five sizes can pass 2**53.
+        whole = [int(size) for size in sizes]
+        total = 0
+        for term in terms:
+            product = term.factor
+            for number in term.dims:
+                product *= whole[number]
+            total += product
+        return total
+
+    def per_slot(self, atom: Atom) -> tuple[int, int]:
+        """Parameters and MACs that go with one slot of ``atom`` while the rest stays: (parameters, MACs)."""
+        touched = set(self._touching.get(atom, ()))
+        sizes = self._full.copy()
+        free = np.flatnonzero(self._state.dims.free_slots(atom))
+        if not free.size:
+            return 0, 0
+        removal = Removal(self._state.dims.total)
+        one = np.zeros(atom.size, dtype=bool)
+        one[free[-1]] = True
+        removal.add(atom, one)
+        for number in touched:
+            sizes[number] = removal.keep(self._state.dims.ids(self._dims[number])).sum()
+
+        def saved(terms: list[Term]) -> int:
+            affected = [term for term in terms if touched & set(term.dims)]
+            return self._total(affected, self._full) - self._total(affected, sizes)
+
+        return saved(self.parameter_terms), saved(self.mac_terms) // self._samples
+
+
+def samples(state: State) -> int:
+    """The batch size that analysis is bound to, where every input has a varying first axis; MACs are per sample."""
+    firsts = {
+        value.shape[0]
+        for value in state.graph.inputs
+        if value.shape and value.dynamic and value.dynamic[0]
+    }
+    everywhere = all(value.shape and value.dynamic and value.dynamic[0] for value in state.graph.inputs)
+    return firsts.pop() if everywhere and len(firsts) == 1 else 1
+
+
+@dataclass(frozen=True)
+class Cost(Pass):
+    """Write parameters and MACs as products of dims, so that what a selection saves needs no trial rewrite."""
+
+    name: ClassVar[str] = "cost"
+    requires: ClassVar[frozenset[str]] = frozenset({"certified"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"cost"})
+
+    def run(self, state: State) -> bool:
+        """Fill ``state.cost``."""
+        state.cost = CostModel(state)
+        return False

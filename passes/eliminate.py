@@ -1,0 +1,219 @@
+"""Turn the slots that go into a plan: weights to slice, attributes and shape constants re-derived from dims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ozgraph.errors import PassError
+from ozgraph.graph import Array, Op, Value
+from ozgraph.passes.fold import bias_shift, folding_operand
+from ozgraph.passes.manager import Pass
+from ozgraph.passes.normalize import reads_size
+from ozgraph.passes.prove_dead import Prover, Scan
+from ozgraph.passes.state import Bound, Mask, State
+from ozgraph.plan import NewOp, Plan
+
+
+@dataclass(frozen=True)
+class Eliminate(Pass):
+    """Describe the smaller model.
+
+    1. Every weight axis keeps the positions all of whose slots stay.
+    2. Constants that dead slots still carry fold into the bias of what consumes them.
+    3. Every operator's own rule re-derives its attributes and shape operands from the dims.
+    4. Sizes that the model reads as numbers stay the original numbers.
+    """
+
+    name: ClassVar[str] = "eliminate"
+    requires: ClassVar[frozenset[str]] = frozenset({"certified", "dead"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"plan"})
+
+    def run(self, state: State) -> bool:
+        """Fill ``state.plan``."""
+        plan = state.plan = Plan()
+        if not state.removed:
+            return False
+        masks = _Masks(state)
+        for value, axes in state.axes.items():
+            kept = [masks.axis(value, axis) for axis in range(len(axes))]
+            if all(mask is None for mask in kept):
+                continue
+            sizes = value.shape or ()
+            shape = tuple(size if mask is None else int(mask.sum()) for size, mask in zip(sizes, kept, strict=True))
+            plan.shapes[value] = shape
+            if value.constant is not None:
+                for axis, mask in enumerate(kept):
+                    if mask is not None:
+                        plan.keep[value, axis] = np.flatnonzero(mask)
+        for op in state.graph.ops:
+            bound = state.bound.get(op)
+            if bound is None:
+                _keep_numbers(op, plan)
+            elif bound.rule.rewrite is not None:
+                bound.rule.rewrite(_Edit(bound, state, plan, masks))
+        _fold_constants(state, plan, masks)
+        return True
+
+    def check(self, state: State) -> None:
+        """No axis is left without positions, and frozen slots are all there."""
+        for value, shape in state.plan.shapes.items():
+            if 0 in shape:
+                raise PassError(f"elimination left an axis of {value.name!r} without positions: {shape}")
+
+
+class _Masks:
+    """Kept positions, computed once a dim; None where all stay."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._known: dict[int, Mask | None] = {}
+
+    def dim(self, dim: Any) -> Mask | None:
+        if id(dim) not in self._known:
+            mask = None
+            if self._state.atoms_of(dim):
+                kept = self._state.removed.keep(self._state.dims.ids(dim))
+                mask = None if kept.all() else kept
+            self._known[id(dim)] = mask
+        return self._known[id(dim)]
+
+    def axis(self, value: Value, axis: int) -> Mask | None:
+        dims = self._state.axes.get(value)
+        return None if dims is None else self.dim(dims[axis])
+
+
+class _Edit:
+    """What a rule's rewrite sees of one operator; see :class:`ozgraph.rules.rule.Edit`."""
+
+    def __init__(self, bound: Bound, state: State, plan: Plan, masks: _Masks) -> None:
+        self._bound = bound
+        self._state = state
+        self._plan = plan
+        self._masks = masks
+
+    @property
+    def op(self) -> Op:
+        return self._bound.op
+
+    def kept(self, letter: str) -> Mask:
+        dim = self._bound.env[letter]
+        mask = self._masks.dim(dim)
+        return np.ones(dim.size, dtype=bool) if mask is None else mask
+
+    def kept_axis(self, value: Value, axis: int) -> Mask:
+        mask = self._masks.axis(value, axis)
+        return np.ones((value.shape or ())[axis], dtype=bool) if mask is None else mask
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        return self._plan.shapes.get(value, value.shape or ())
+
+    def constant(self, position: int) -> Array | None:
+        value = self.op.input(position)
+        if value is None or value.constant is None:
+            return None
+        array = value.constant.numpy()
+        for axis in range(array.ndim):
+            indices = self._plan.keep.get((value, axis))
+            if indices is not None:
+                array = np.take(array, indices, axis=axis)
+        return array
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        if value != self.op.attributes.get(name):
+            self._plan.rewrite(self.op).attributes[name] = value
+
+    def set_constant(self, position: int, array: Array) -> None:
+        self._plan.rewrite(self.op).constants[position] = array
+
+    def set_sizes(self, position: int, elements: Sequence[int | None]) -> None:
+        self._plan.rewrite(self.op).sizes[position] = tuple(elements)
+
+    def replace(self, *ops: NewOp) -> None:
+        self._plan.replacements[self.op] = ops
+
+    def rename(self, hint: str) -> str:
+        return f"{self.op.name}/{hint}"
+
+
+def _keep_numbers(op: Op, plan: Plan) -> None:
+    """A size of a shrunken value stays the number it was; sizes that vary at run time are still read."""
+    source, result = op.input(0), op.outputs[0]
+    if not reads_size(op) or source is None or result is None or source not in plan.shapes:
+        return
+    known = result.integers
+    if known is None:
+        raise PassError(f"{op!r} reads a size of {source.name!r}, which shrinks, and the number is not known")
+    elements = known.elements.astype(np.int64)
+    if known.static:
+        plan.replacements[op] = (NewOp("Identity", (elements,), (result.name,)),)
+        return
+    if op.type == "Size":
+        raise PassError(f"{op!r} reads the size of {source.name!r}, which varies at run time and shrinks")
+    read = f"{op.name}/sizes"
+    flags = np.asarray(known.dynamic)
+    plan.replacements[op] = (
+        NewOp("Shape", (source.name,), (read,), op.attributes),
+        NewOp("Where", (flags, read, elements), (result.name,)),
+    )
+
+
+def _fold_constants(state: State, plan: Plan, masks: _Masks) -> None:
+    """Add what dead but constant slots contributed to the bias of the operator that contracted them."""
+    places = [
+        (bound, site, operand)
+        for bound in state.bound.values()
+        for site in bound.sites
+        if masks.dim(site.dim) is not None and (operand := folding_operand(site, state)) is not None
+    ]
+    if not places:
+        return
+    prover = Prover(state, Scan(state, state.removed))
+    for bound, site, (data, axis) in places:
+        constants = np.zeros(site.dim.size)
+        table = state.dims.ids(state.axes[data][axis])
+        for atom in state.atoms_of(site.dim):
+            known = np.broadcast_to(prover.at(data, axis, atom), (atom.size,))
+            carried = np.nan_to_num(known) * state.removed.mask(atom)
+            for column in table.T:
+                here = (column >= atom.base) & (column < atom.base + atom.size)
+                constants[here] += carried[column[here] - atom.base]
+        if constants.any():
+            _fold(bound.op, constants, plan, state, masks)
+
+
+def _fold(op: Op, constants: Array, plan: Plan, state: State, masks: _Masks) -> None:
+    weight, bias, result = op.inputs[1], op.input(2), op.outputs[0]
+    assert weight is not None and weight.constant is not None and result is not None
+    array = weight.constant.numpy().astype(np.float64)
+    shift = bias_shift(op, constants, array)
+    axis = 1 if op.type == "Conv" else result.rank - 1
+    kept = masks.axis(result, axis)
+    if kept is not None:
+        shift = shift[kept]
+    dtype = weight.dtype
+    if op.type == "MatMul":
+        part = f"{op.name}/product"
+        names = tuple(value.name if value is not None else None for value in op.inputs)
+        plan.replacements[op] = (
+            NewOp("MatMul", names, (part,), op.attributes),
+            NewOp("Add", (part, shift.astype(dtype)), (result.name,)),
+        )
+        return
+    rewrite = plan.rewrite(op)
+    scale = float(op.attributes.get("beta", 1.0)) if op.type == "Gemm" else 1.0
+    if bias is None or scale == 0.0:
+        if scale != 1.0:
+            rewrite.attributes["beta"] = 1.0
+        rewrite.constants[2] = shift.astype(dtype)
+        return
+    assert bias.constant is not None
+    old = bias.constant.numpy().astype(np.float64)
+    for number in range(old.ndim):
+        indices = plan.keep.get((bias, number))
+        if indices is not None:
+            old = np.take(old, indices, axis=number)
+    rewrite.constants[2] = (old + shift / scale).astype(dtype)

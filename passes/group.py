@@ -1,0 +1,334 @@
+"""Zero-invariant groups: what must be zero together for a slot to be dead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import networkx as nx
+import numpy as np
+
+from ozgraph.dims import Atom, Reason
+from ozgraph.graph import Value
+from ozgraph.passes.manager import Pass
+from ozgraph.passes.prove_dead import Prover, Start, foldable, occurrences, sites_by_atom
+from ozgraph.passes.state import Bound, Site, State
+from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
+from ozgraph.rules.rule import Reduction
+
+PRODUCER = "producer"
+CONSUMER = "consumer"
+
+_EXACTNESS = ("exact", "folded", "consumers", "rescaled")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A weight axis whose slices are zeroed with the group."""
+
+    value: Value
+    axis: int
+    role: str
+
+
+@dataclass(eq=False, slots=True)
+class Family:
+    """All the groups of one dim.
+
+    Attributes:
+        id: stable from run to run.
+        atom: its dim.
+        exactness: how a group may go: ``exact``, ``folded``, ``consumers`` or ``rescaled``.
+        members: what is zeroed, slot by slot.
+        slices: every weight axis that shrinks, members or not.
+        slow: a norm over it would be emitted decomposed.
+        active: whether a default run prunes it.
+        overlaps: families that share a tensor axis with it.
+        held: why selection leaves it alone (excluded, given back by verification); None when it does not.
+    """
+
+    id: str
+    atom: Atom
+    exactness: str
+    members: tuple[Member, ...]
+    slices: tuple[tuple[Value, int], ...]
+    slow: bool = False
+    active: bool = True
+    overlaps: list[Family] = field(default_factory=list)
+    held: str | None = None
+
+    @property
+    def dim(self) -> str:
+        """The tensor that the dim is best known by."""
+        return self.members[0].value.name
+
+    def __repr__(self) -> str:
+        return f"Family({self.id}, {self.dim}, {self.atom.size} slots, {self.exactness})"
+
+
+@dataclass(frozen=True)
+class Group(Pass):
+    """Find the families and what each must zero.
+
+    1. Weight axes are traced to the operators that use them: carried to data is a producer, contracted a consumer.
+    2. With all producers of a slot at zero, the prover asks every site. Where one still sees the slot, a constant may
+       fold, or the consumers there join the group; else the dim freezes with that site's reason.
+    3. Families that share an axis overlap; the outer one is active by default, but groups of a convolution give way.
+    """
+
+    name: ClassVar[str] = "group"
+    requires: ClassVar[frozenset[str]] = frozenset({"certified"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"families"})
+
+    rescale: bool = field(
+        default=False, metadata={"help": "also prune where a norm must be emitted decomposed (slower)"}
+    )
+
+    def run(self, state: State) -> bool:
+        """Fill ``state.families``."""
+        roles = _Roles(state)
+        sites = sites_by_atom(state)
+        zeroed = {atom: roles.producers(atom) for atom in state.weight_atoms}
+        verdicts = _judge(state, sites, zeroed, roles)
+        for number, (atom, verdict) in enumerate(verdicts.items()):
+            members = [Member(value, axis, PRODUCER) for value, axis in roles.producers(atom)]
+            members += [
+                Member(value, axis, CONSUMER) for value, axis in verdict.consumers if (value, axis) not in zeroed[atom]
+            ]
+            if not members:
+                continue
+            family = Family(
+                f"f{number}",
+                atom,
+                verdict.exactness,
+                tuple(members),
+                state.weight_atoms[atom],
+                slow=verdict.slow,
+            )
+            state.families.append(family)
+        for number, family in enumerate(state.families):
+            family.id = f"f{number}"
+        _settle_overlaps(state)
+        for family in state.families:
+            if family.slow and not self.rescale:
+                family.active = False
+        state.forget_atoms()
+        return bool(state.families)
+
+
+@dataclass(slots=True)
+class _Verdict:
+    exactness: str = "exact"
+    consumers: tuple[tuple[Value, int], ...] = ()
+    slow: bool = False
+
+    def worsen(self, exactness: str) -> None:
+        if _EXACTNESS.index(exactness) > _EXACTNESS.index(self.exactness):
+            self.exactness = exactness
+
+
+def _judge(
+    state: State,
+    sites: dict[Atom, list[Site]],
+    zeroed: dict[Atom, list[tuple[Value, int]]],
+    roles: _Roles,
+) -> dict[Atom, _Verdict]:
+    """A verdict for every atom that can be made dead; the others freeze, with the reason."""
+    first = Prover(state, _zero_at(zeroed))
+    verdicts: dict[Atom, _Verdict] = {}
+    undecided: dict[Atom, list[tuple[Value, int]]] = {}
+    for atom in zeroed:
+        verdict = _Verdict()
+        for site in sites.get(atom, ()):
+            if _vanishes(site, atom, first, state, verdict):
+                continue
+            consumers = roles.consumers(site, atom)
+            if not consumers:
+                _freeze(state, atom, site)
+                break
+            undecided.setdefault(atom, []).extend(consumers)
+        else:
+            verdicts[atom] = verdict
+    undecided = {atom: consumers for atom, consumers in undecided.items() if atom in verdicts}
+    if undecided:
+        # With those consumers at zero too, every site must see nothing.
+        both = {atom: [*zeroed[atom], *consumers] for atom, consumers in undecided.items()}
+        second = Prover(state, _zero_at(both), both)
+        for atom, consumers in undecided.items():
+            verdict = _Verdict("consumers", tuple(dict.fromkeys(consumers)))
+            verdicts[atom] = verdict
+            for site in sites[atom]:
+                if not _vanishes(site, atom, second, state, verdict):
+                    _freeze(state, atom, site)
+                    del verdicts[atom]
+                    break
+    return verdicts
+
+
+def _zero_at(places: dict[Atom, list[tuple[Value, int]]]) -> Start:
+    sets = {atom: set(axes) for atom, axes in places.items()}
+
+    def start(value: Value, axis: int, atom: Atom) -> Slots:
+        return ZERO if (value, axis) in sets[atom] else UNKNOWN
+
+    return start
+
+
+def _vanishes(site: Site, atom: Atom, prover: Prover, state: State, verdict: _Verdict) -> bool:
+    if (prover.neutral(site, atom) == 0).all():
+        if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
+            verdict.worsen("rescaled")
+            verdict.slow |= site.reduction is Reduction.NORM
+        return True
+    if foldable(site, atom, prover, state).all():
+        verdict.worsen("folded")
+        return True
+    return False
+
+
+def _freeze(state: State, atom: Atom, site: Site) -> None:
+    what = {
+        Reduction.SUM: "a sum over it still sees a zeroed slot, and nothing there can be zeroed",
+        Reduction.MEAN: "a mean over it still sees a zeroed slot",
+        Reduction.RMS: "a norm over it still sees a zeroed slot",
+        Reduction.NORM: "a norm over it still sees a zeroed slot",
+    }.get(site.reduction, "the order of its slots matters")
+    state.dims.freeze(atom, Reason(what, site.op.operator, site.op.name))
+
+
+class _Roles:
+    """Which weight axes produce the slots of data and which consume them, through arithmetic on weights alone."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._sources: dict[tuple[Value, int], tuple[tuple[Value, int], ...]] = {}
+        self._produces: set[tuple[Value, int]] = set()
+        only_weights: set[Value] = set()
+        for op in state.graph.ops:
+            bound = state.bound.get(op)
+            if bound is None:
+                continue
+            present = [value for value in op.inputs if value is not None]
+            if present and all(v.constant is not None or v in only_weights or v.integers is not None for v in present):
+                only_weights.update(value for value in op.outputs if value is not None)
+                self._pass_on(bound)
+            else:
+                self._note(bound)
+
+    def sources(self, value: Value, axis: int) -> tuple[tuple[Value, int], ...]:
+        """The weight axes that an axis of a value computed from weights alone comes from."""
+        if value.constant is not None:
+            return ((value, axis),) if value.is_float else ()
+        return self._sources.get((value, axis), ())
+
+    def _pass_on(self, bound: Bound) -> None:
+        for result, axes in zip(bound.op.outputs, bound.flows, strict=True):
+            for axis, flows in enumerate(axes):
+                found: dict[tuple[Value, int], None] = {}
+                for operand, number in flows:
+                    value = bound.op.inputs[operand]
+                    if value is not None:
+                        found.update(dict.fromkeys(self.sources(value, number)))
+                if result is not None:
+                    self._sources[result, axis] = tuple(found)
+
+    def _note(self, bound: Bound) -> None:
+        carried = {place for axes in bound.flows for flows in axes for place in flows}
+        for operand, axis in carried:
+            value = bound.op.inputs[operand]
+            if value is not None and operand not in bound.rule.statistics:
+                self._produces.update(self.sources(value, axis))
+
+    def producers(self, atom: Atom) -> list[tuple[Value, int]]:
+        """The weight axes whose slices make the atom's slots."""
+        return [place for place in self._state.weight_atoms[atom] if place in self._produces]
+
+    def consumers(self, site: Site, atom: Atom) -> list[tuple[Value, int]]:
+        """The weight axes that a site contracts with the atom's slots."""
+        found: dict[tuple[Value, int], None] = {}
+        for value, axis in occurrences(site):
+            for source in self.sources(value, axis):
+                if atom in self._state.atoms(*source):
+                    found[source] = None
+        return list(found)
+
+
+def _settle_overlaps(state: State) -> None:
+    """Note which families share an axis, and leave only families active that do not."""
+    by_atom = {family.atom: family for family in state.families}
+    nesting: nx.DiGraph[Family] = nx.DiGraph()
+    nesting.add_nodes_from(state.families)
+    giving_way = _blocks(state)
+    seen: set[int] = set()
+    for axes in state.axes.values():
+        for dim in axes:
+            atoms = state.atoms_of(dim)
+            if id(dim) in seen or len(atoms) < 2:
+                continue
+            seen.add(id(dim))
+            for outer, inner in _nested(state, state.dims.ids(dim)):
+                if outer in by_atom and inner in by_atom and outer is not inner:
+                    first, second = by_atom[outer], by_atom[inner]
+                    if outer in giving_way and inner not in giving_way:
+                        first, second = second, first
+                    nesting.add_edge(first, second)
+    for family in state.families:
+        family.overlaps = sorted(set(nx.all_neighbors(nesting, family)), key=lambda other: int(other.id[1:]))
+    # Preferred families first; a circle of preferences falls back to the order of the model.
+    order = {family: number for number, family in enumerate(state.families)}
+    chosen: set[Family] = set()
+    condensed = nx.condensation(nesting)
+    for component in nx.lexicographical_topological_sort(
+        condensed, key=lambda node: min(order[family] for family in condensed.nodes[node]["members"])
+    ):
+        for family in sorted(condensed.nodes[component]["members"], key=order.__getitem__):
+            family.active = not any(other in chosen for other in family.overlaps)
+            if family.active:
+                chosen.add(family)
+
+
+def _blocks(state: State) -> set[Atom]:
+    """Atoms that give way to what they overlap with."""
+    found: set[Atom] = set()
+    for bound in state.bound.values():
+        for letter in bound.rule.blocks:
+            if letter in bound.env:
+                found.update(state.atoms_of(bound.env[letter]))
+    return found
+
+
+def _nested(state: State, table: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> set[tuple[Atom, Atom]]:
+    """Pairs (outer atom, inner atom) that some position needs both of."""
+    bases = np.array([atom.base for atom in state.dims.atoms], dtype=np.int64)
+    pairs: set[tuple[Atom, Atom]] = set()
+    for left in range(table.shape[1]):
+        for right in range(left + 1, table.shape[1]):
+            both = (table[:, left] >= 0) & (table[:, right] >= 0)
+            if not both.any():
+                continue
+            outer = np.searchsorted(bases, table[both, left], side="right") - 1
+            inner = np.searchsorted(bases, table[both, right], side="right") - 1
+            for i, j in np.unique(np.stack((outer, inner), axis=1), axis=0).tolist():
+                pairs.add((state.dims.atoms[i], state.dims.atoms[j]))
+    return pairs
+
+
+def group_graph(state: State) -> nx.MultiGraph[str]:
+    """Families and weights as a networkx graph.
+
+    Nodes are family ids (``kind="family"``) and tensor names (``kind="weight"``). Edges run from a family to every
+    weight axis that shrinks with it (attributes ``axis`` and ``role``; role is None for axes that are only sliced) and
+    between families that overlap (``kind="overlap"``).
+    """
+    graph: nx.MultiGraph[str] = nx.MultiGraph(name=state.graph.name)
+    for family in state.families:
+        graph.add_node(family.id, kind="family", size=family.atom.size, exactness=family.exactness, active=family.active)
+    for family in state.families:
+        roles = {(member.value, member.axis): member.role for member in family.members}
+        for value, axis in family.slices:
+            graph.add_node(value.name, kind="weight", shape=value.shape)
+            graph.add_edge(family.id, value.name, kind="slice", axis=axis, role=roles.get((value, axis)))
+        for other in family.overlaps:
+            if not graph.has_edge(family.id, other.id):
+                graph.add_edge(family.id, other.id, kind="overlap")
+    return graph

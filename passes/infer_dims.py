@@ -1,0 +1,273 @@
+"""Give every axis its dim: apply each operator's rule, unify what it ties, note where slots are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ozgraph.dims import ONE, Dim, Prod, Reason, Take, prod_of, sum_of
+from ozgraph.errors import RuleError
+from ozgraph.graph import Op, Value
+from ozgraph.passes.manager import Pass
+from ozgraph.passes.state import Bound, Site, State, letter_names
+from ozgraph.rules.notation import Axis, Concat, Letter, One, Product
+from ozgraph.rules.rule import Reduction, Rule, Spec, find_rule, freezing_reason
+
+_DYNAMIC = Reason("its size varies at run time")
+
+
+@dataclass(frozen=True)
+class InferDims(Pass):
+    """Solve the dims of all axes.
+
+    1. Graph inputs and constants get a fresh atom an axis; axes of size one get none.
+    2. Every operator with a rule ties the axes of its operands and gives its results theirs.
+    3. An operator without a rule, or whose rule cannot speak, freezes every axis it touches, with the reason.
+    4. Equations that do not align symbolically are retried, then solved slot by slot.
+    """
+
+    name: ClassVar[str] = "infer_dims"
+    requires: ClassVar[frozenset[str]] = frozenset({"normalized"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"dims"})
+
+    def run(self, state: State) -> bool:
+        """Fill ``state.axes`` and ``state.bound``."""
+        for value in state.graph.inputs:
+            _axes(state, value)
+        for op in state.graph.ops:
+            if _is_shape_arithmetic(op):
+                continue
+            rule = find_rule(op)
+            if rule is None:
+                reason = freezing_reason(op)
+                if reason is None:
+                    state.unknown[op.operator] += 1
+                    reason = "the operator is not known"
+                _freeze_all(state, op, reason)
+                continue
+            try:
+                _apply(state, op, rule)
+            except RuleError as error:
+                _freeze_all(state, op, str(error).removeprefix(f"{op.operator} {op.name!r}: "))
+        state.dims.settle()
+        return True
+
+
+def _is_shape_arithmetic(op: Op) -> bool:
+    """Whether all results are numbers known at analysis: sizes, bounds and indexes, not data."""
+    return all(value is None or value.integers is not None for value in op.outputs)
+
+
+def _axes(state: State, value: Value) -> tuple[Dim, ...]:
+    """The dims of a value, fresh atoms where nothing made them."""
+    known = state.axes.get(value)
+    if known is None:
+        known = state.axes[value] = tuple(state.dims.atom(size) if size else ONE for size in value.shape or ())
+        if value.producer is not None:
+            # Shape arithmetic that reaches an operator with data: its axes are nobody's to shrink.
+            for dim in known:
+                state.dims.freeze(dim, Reason("it holds sizes or indexes"))
+    return known
+
+
+def _freeze_all(state: State, op: Op, reason: str) -> None:
+    why = Reason(reason, op.operator, op.name)
+    for value in (*op.inputs, *op.captures):
+        if value is not None and value.shape is not None:
+            for dim in _axes(state, value):
+                state.dims.freeze(dim, why)
+    for value in op.outputs:
+        if value is not None and value not in state.axes:
+            state.axes[value] = tuple(state.dims.atom(size) if size else ONE for size in value.shape or ())
+            for dim in state.axes[value]:
+                state.dims.freeze(dim, why)
+
+
+def _apply(state: State, op: Op, rule: Rule) -> None:
+    spec = rule.describe(op)
+    if any(value is not None and (value.shape is None or 0 in value.shape) for value in (*op.inputs, *op.outputs)):
+        raise RuleError("the shape of an operand is not known before running")
+    extents = _extents(op, spec)
+    env: dict[str, Dim] = {}
+    frozen: list[Dim] = []
+
+    def dim_of(axis: Axis) -> Dim:
+        if isinstance(axis, Letter):
+            return letter(axis.name)
+        if isinstance(axis, Product):
+            return prod_of([letter(name) for name in axis.factors])
+        if isinstance(axis, Concat):
+            return sum_of([dim_of(part) for part in axis.parts])
+        return ONE
+
+    def letter(name: str) -> Dim:
+        known = env.get(name)
+        if known is None:
+            if name in spec.takes:
+                source, index = spec.takes[name]
+                known = Take(letter(source), index) if extents[name] > 1 else ONE
+            else:
+                known = state.dims.atom(extents[name])
+            env[name] = known
+        return known
+
+    ties: list[tuple[Dim, Dim]] = []
+    for value, axes in zip(op.inputs, spec.operands, strict=True):
+        if value is None:
+            continue
+        dims = _axes(state, value)
+        if axes is None:
+            frozen.extend(dims)
+            continue
+        for dim, axis in zip(dims, axes, strict=True):
+            if isinstance(axis, Letter):
+                if dim.size == 1:
+                    continue  # one position serves all: a broadcast, or the axis is of size one everywhere
+                if axis.name in env:
+                    ties.append((env[axis.name], dim))
+                elif axis.name not in spec.takes:
+                    env[axis.name] = dim
+            elif isinstance(axis, (Product, Concat)):
+                # Broadcast of a product or concatenation as a whole.
+                if dim.size > 1:
+                    ties.append((dim, dim_of(axis)))
+            elif not isinstance(axis, One):
+                frozen.append(dim)
+            elif dim.size != 1:
+                raise RuleError(f"an axis of size one has {dim.size} positions")
+    for name in extents:
+        letter(name)
+    results = [
+        None if axes is None or value is None else tuple(dim_of(axis) for axis in axes)
+        for value, axes in zip(op.outputs, spec.results, strict=True)
+    ]
+    for value, dims_ in zip(op.outputs, results, strict=True):
+        if dims_ is not None and value is not None and tuple(dim.size for dim in dims_) != value.shape:
+            raise RuleError("the rule does not fit the shapes that the model declares")
+    for left, right in ties:
+        state.dims.equate(left, right, op)
+    for a, b in spec.ties:
+        state.dims.equate(dim_of(a), dim_of(b), op)
+    for value, dims_ in zip(op.outputs, results, strict=True):
+        if value is None:
+            continue
+        if dims_ is None:
+            dims_ = tuple(state.dims.atom(size) for size in value.shape or ())
+            frozen.extend(dims_)
+        state.axes[value] = dims_
+    bound = Bound(op, rule, spec, env)
+    bound.sites = _sites(bound)
+    state.bound[op] = bound
+    _freeze_unsaid(state, bound, frozen)
+
+
+def _extents(op: Op, spec: Spec) -> dict[str, int]:
+    """The size of every letter.
+
+    Raises:
+        RuleError: the shapes leave a letter undetermined or contradict the rule.
+    """
+    extents = dict(spec.sizes)
+    products: list[tuple[Product, int]] = []
+    for tensors, values in ((spec.operands, op.inputs), (spec.results, op.outputs)):
+        for axes, value in zip(tensors, values, strict=True):
+            if axes is None or value is None or value.shape is None:
+                continue
+            for axis, size in zip(axes, value.shape, strict=True):
+                if isinstance(axis, Letter):
+                    if size > extents.get(axis.name, 0):
+                        extents[axis.name] = size
+                elif isinstance(axis, Product):
+                    products.append((axis, size))
+    for _ in range(2):  # a product may need a letter that a later product determines
+        for product, size in products:
+            unknown = [name for name in product.factors if name not in extents]
+            if len(unknown) == 1:
+                known = 1
+                for name in product.factors:
+                    known *= extents.get(name, 1)
+                if not known or size % known:
+                    raise RuleError(f"{size} positions do not divide into groups of {known}")
+                extents[unknown[0]] = size // known
+    for product, _ in products:
+        if any(name not in extents for name in product.factors):
+            raise RuleError("the rule leaves a size open")
+    for name, (_, index) in spec.takes.items():
+        extents[name] = len(index)
+    return extents
+
+
+def _sites(bound: Bound) -> tuple[Site, ...]:
+    """Letters that are contracted (in several operands and no result) or that the rule names as reduced."""
+    spec = bound.spec
+    where: dict[str, list[tuple[int, int]]] = {}
+    carried: dict[str, list[tuple[int, int]]] = {}
+    for tensors, found in ((spec.operands, where), (spec.results, carried)):
+        for position, axes in enumerate(tensors):
+            for number, axis in enumerate(axes or ()):
+                for name in letter_names(axis):
+                    found.setdefault(name, []).append((position, number))
+    sites = []
+    for name, operands in where.items():
+        dim = bound.env[name]
+        reduction = spec.reduced.get(name)
+        if reduction is None and name not in carried and len({position for position, _ in operands}) > 1:
+            reduction = Reduction.SUM
+        if reduction not in (None, Reduction.UNREAD) and dim is not ONE:
+            results = tuple(
+                (result, number)
+                for result in spec.recurrent.get(name, ())
+                for number, axis in enumerate(spec.results[result] or ())
+                if set(letter_names(axis)) & _tied(spec, name)
+            )
+            sites.append(Site(bound.op, name, dim, reduction, tuple(operands), results))
+    return tuple(sites)
+
+
+def _tied(spec: Spec, name: str) -> set[str]:
+    """The letters that a plain tie makes the same as ``name``."""
+    tied = {name}
+    for left, right in spec.ties:
+        if isinstance(left, Letter) and isinstance(right, Letter):
+            if left.name == name:
+                tied.add(right.name)
+            elif right.name == name:
+                tied.add(left.name)
+    return tied
+
+
+def _freeze_unsaid(state: State, bound: Bound, frozen: list[Dim]) -> None:
+    """Deny by default: whatever the rule does not carry, contract or name freezes."""
+    op, spec = bound.op, bound.spec
+    for dim in frozen:
+        state.dims.freeze(dim, Reason("the operator's rule says nothing of this axis", op.operator, op.name))
+    said = {site.letter for site in bound.sites if site.reduction is not Reduction.ORDER}
+    said.update(name for name, reduction in spec.reduced.items() if reduction is Reduction.UNREAD)
+    linked: set[str] = set()
+    for left, right in spec.ties:
+        linked.update(letter_names(left), letter_names(right))
+    for name, (source, _) in spec.takes.items():
+        linked.update((name, source))
+    operands = {name for axes in spec.operands for axis in axes or () for name in letter_names(axis)}
+    results = {name for axes in spec.results for axis in axes or () for name in letter_names(axis)}
+    for name, dim in bound.env.items():
+        if dim is ONE or isinstance(dim, Prod) and not dim.factors:
+            continue
+        why = spec.frozen.get(name)
+        if why is None and name not in said and name not in linked and (name in operands) != (name in results):
+            why = "the operator looks along it (a window, a lookup or an order)"
+        if why is None and spec.reduced.get(name) is Reduction.ORDER:
+            why = "the number and order of its slots matter to the operator"
+        if why is not None:
+            state.dims.freeze(dim, Reason(why, op.operator, op.name))
+
+
+def dynamic_reason() -> Reason:
+    """Why axes of varying size freeze."""
+    return _DYNAMIC
+
+
+def bound_letters(bound: Bound) -> Mapping[str, Dim]:
+    """The dims of the letters of an applied rule."""
+    return bound.env

@@ -1,0 +1,260 @@
+"""Follow constants through the graph and find the slots that nothing can notice the loss of.
+
+One prover, two questions. *If the members of this family were zero, would its slots be dead?* (grouping; one state a
+family) and *which slots are dead in the model as it is?* (elimination; one state a slot). A slot is dead when at every
+site that combines it, its term is the neutral element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ozgraph.dims import Atom, Ids
+from ozgraph.graph import Array, Value
+from ozgraph.passes.manager import Pass
+from ozgraph.passes.state import Bound, Mask, Removal, Site, State
+from ozgraph.rules.lattice import UNKNOWN, Slots, finite, meet
+from ozgraph.rules.rule import Reduction
+
+Start = Callable[[Value, int, Atom], Slots]
+"""(constant, axis, atom) -> the state of the atom's slots there."""
+
+Key = tuple[Value, int, Atom]
+
+
+class Prover:
+    """States of atoms along the axes of values, computed once, front to back.
+
+    Args:
+        state: with certified dims.
+        start: the states of constants.
+        atoms: the atoms to follow; all free ones by default.
+    """
+
+    def __init__(self, state: State, start: Start, atoms: Iterable[Atom] | None = None) -> None:
+        self._state = state
+        self._start = start
+        self._only = None if atoms is None else set(atoms)
+        self._known: dict[Key, Slots] = {}
+        for op in state.graph.ops:
+            bound = state.bound.get(op)
+            if bound is not None:
+                self._forward(bound)
+
+    def at(self, value: Value, axis: int, atom: Atom) -> Slots:
+        """What is known of the atom's slots on this axis."""
+        if value.constant is not None:
+            key = (value, axis, atom)
+            known = self._known.get(key)
+            if known is None:
+                known = self._known[key] = self._start(value, axis, atom)
+            return known
+        return self._known.get((value, axis, atom), UNKNOWN)
+
+    def _followed(self, value: Value, axis: int) -> Iterable[Atom]:
+        atoms = self._state.atoms(value, axis)
+        return atoms if self._only is None else [atom for atom in atoms if atom in self._only]
+
+    def _forward(self, bound: Bound) -> None:
+        for position, value in enumerate(bound.op.outputs):
+            if value is None or value not in self._state.axes:
+                continue
+            for axis in range(len(self._state.axes[value])):
+                for atom in self._followed(value, axis):
+                    self._known[value, axis, atom] = self._transferred(bound, position, axis, atom)
+
+    def _transferred(self, bound: Bound, position: int, axis: int, atom: Atom) -> Slots:
+        flows = bound.flows
+        if position >= len(flows) or axis >= len(flows[position]):
+            return UNKNOWN
+        carrying: dict[int, list[Slots]] = {}
+        for operand, number in flows[position][axis]:
+            value = bound.op.inputs[operand]
+            if value is not None and atom in self._state.atoms(value, number):
+                carrying.setdefault(operand, []).append(self.at(value, number, atom))
+        states = [
+            meet(carrying[operand]) if operand in carrying else uniform_constant(value)
+            for operand, value in enumerate(bound.op.inputs)
+        ]
+        return bound.rule.transfer(bound.op, states, position, axis)
+
+    def neutral(self, site: Site, atom: Atom) -> Slots:
+        """How a site sees the atom's slots: 0.0 where the term vanishes, a constant to fold, or NaN."""
+        if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
+            operand, axis = site.operands[0]
+            value = site.op.inputs[operand]
+            assert value is not None
+            return self._at_if_there(value, axis, atom)
+        best: Slots = UNKNOWN
+        for value, axis in occurrences(site):
+            seen = self._at_if_there(value, axis, atom)
+            best = np.where(best == 0, 0.0, np.where(seen == 0, 0.0, best))
+        return best
+
+    def _at_if_there(self, value: Value, axis: int, atom: Atom) -> Slots:
+        return self.at(value, axis, atom) if atom in self._state.atoms(value, axis) else UNKNOWN
+
+
+def occurrences(site: Site) -> list[tuple[Value, int]]:
+    """The tensors and axes that a site combines."""
+    found = []
+    for operand, axis in site.operands:
+        value = site.op.inputs[operand]
+        if value is not None:
+            found.append((value, axis))
+    for result, axis in site.results:
+        value = site.op.outputs[result]
+        if value is not None:
+            found.append((value, axis))
+    return found
+
+
+def uniform_constant(value: Value | None) -> Slots | None:
+    """The number that all elements of a one-element constant have; None for anything else."""
+    if value is None or value.size != 1:
+        return None
+    if value.integers is not None:
+        return finite(value.integers.elements.reshape(1)) if value.integers.static else None
+    if value.constant is None or value.dtype is None or value.dtype.kind in "OSU":
+        return None
+    return finite(np.asarray(value.constant.numpy()).reshape(1))
+
+
+def sites_by_atom(state: State) -> dict[Atom, list[Site]]:
+    """Every place that combines slots of an atom."""
+    found: dict[Atom, list[Site]] = {}
+    for bound in state.bound.values():
+        for site in bound.sites:
+            for atom in state.atoms_of(site.dim):
+                found.setdefault(atom, []).append(site)
+    return found
+
+
+def slot_states(array: Array, table: Ids, axis: int, atom: Atom) -> Slots:
+    """The common element of every slot of ``atom`` on an axis of an array; NaN where elements differ.
+
+    Args:
+        array: the constant's elements.
+        table: the ids of the axis, frozen ones included.
+    """
+    others = tuple(number for number in range(array.ndim) if number != axis)
+    low = np.asarray(array.min(axis=others) if others else array, dtype=np.float64)
+    high = np.asarray(array.max(axis=others) if others else array, dtype=np.float64)
+    lowest = np.full(atom.size, np.inf)
+    highest = np.full(atom.size, -np.inf)
+    for column in table.T:
+        here = (column >= atom.base) & (column < atom.base + atom.size)
+        if here.any():
+            slots = column[here] - atom.base
+            np.minimum.at(lowest, slots, low[here])
+            np.maximum.at(highest, slots, high[here])
+    with np.errstate(invalid="ignore"):
+        return np.where((lowest == highest) & np.isfinite(lowest), lowest, np.nan)
+
+
+@dataclass(frozen=True)
+class ProveDead(Pass):
+    """Find the slots that are dead in the model with the chosen members at zero.
+
+    1. Constants are scanned for slots that are uniform; chosen members count as zero.
+    2. States go forward through every operator.
+    3. A slot is dead when every site sees zero, or a constant that folds into a bias there.
+    4. Removing slots can kill what fed only them: repeat on what is left until nothing more dies (backward demand).
+
+    At least one slot of every atom stays.
+    """
+
+    name: ClassVar[str] = "prove_dead"
+    requires: ClassVar[frozenset[str]] = frozenset({"certified"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"dead"})
+
+    def run(self, state: State) -> bool:
+        """Fill ``state.removed``."""
+        sites = sites_by_atom(state)
+        removed = Removal(state.dims.total)
+        while self._round(state, sites, removed):
+            pass
+        keep_axes_alive(state, removed)
+        state.removed = removed
+        return bool(removed)
+
+    def _round(self, state: State, sites: dict[Atom, list[Site]], removed: Removal) -> bool:
+        """Remove what is dead once ``removed`` is gone; whether that was anything."""
+        prover = Prover(state, Scan(state, removed))
+        before = removed.total
+        for atom in state.weight_atoms:
+            gone = removed.mask(atom)
+            dead = state.dims.free_slots(atom) & ~gone
+            for site in sites.get(atom, ()):
+                if not dead.any():
+                    break
+                dead = dead & ((prover.neutral(site, atom) == 0) | foldable(site, atom, prover, state))
+            if (dead | gone).all():
+                dead[np.flatnonzero(~gone)[0]] = False
+            removed.add(atom, dead)
+        return removed.total > before
+
+
+class Scan:
+    """States of constants as they are in the model: chosen members at zero, removed positions left out."""
+
+    def __init__(self, state: State, removed: Removal) -> None:
+        self._state = state
+        self._removed = removed
+        self._zeroed = zeroed_axes(state)
+
+    def __call__(self, value: Value, axis: int, atom: Atom) -> Slots:
+        """The state of every slot of the atom on an axis of a constant."""
+        assert value.constant is not None
+        if value.dtype is None or not (value.is_float or value.dtype.kind in "iub"):
+            return UNKNOWN
+        array, table = value.constant.numpy(), self._state.dims.ids(self._state.axes[value][axis], frozen=True)
+        for number, dim in enumerate(self._state.axes[value]):
+            ids = self._state.dims.ids(dim, frozen=True)
+            # A row that is zero as a whole hides nothing from the columns: leave out what is gone or chosen.
+            keep = self._removed.keep(ids)
+            if number != axis and (value, number) in self._zeroed:
+                keep &= self._state.chosen.keep(ids)
+            if not keep.all():
+                array = np.compress(keep, array, axis=number)
+                table = table[keep] if number == axis else table
+        states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
+        if atom in self._zeroed.get((value, axis), ()):
+            states = np.where(self._state.chosen.mask(atom), 0.0, states)
+        return states
+
+
+def zeroed_axes(state: State) -> dict[tuple[Value, int], set[Atom]]:
+    """The weight axes on which chosen slots are set to zero, with the atoms chosen there."""
+    found: dict[tuple[Value, int], set[Atom]] = {}
+    for family in state.families:
+        if state.chosen.count(family.atom):
+            for member in family.members:
+                found.setdefault((member.value, member.axis), set()).add(family.atom)
+    return found
+
+
+def foldable(site: Site, atom: Atom, prover: Prover, state: State) -> Mask:
+    """Which slots are constant at a contraction that can take the constant into its bias."""
+    from ozgraph.passes.fold import folding_operand
+
+    operand = folding_operand(site, state)
+    if operand is None:
+        return np.zeros(1, dtype=bool)
+    return np.isfinite(prover.at(*operand, atom)) if atom in state.atoms(*operand) else np.zeros(1, dtype=bool)
+
+
+def keep_axes_alive(state: State, removed: Removal) -> None:
+    """Give back slots until every axis of every value keeps a position."""
+    seen: set[int] = set()
+    for axes in state.axes.values():
+        for dim in axes:
+            if id(dim) not in seen and state.atoms_of(dim):
+                seen.add(id(dim))
+                table = state.dims.ids(dim)
+                if not removed.keep(table).any():
+                    removed.give_back(table[0])

@@ -1,0 +1,222 @@
+"""What a pipeline works on: the graph and everything that passes have found out about it so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ozgraph.dims import Atom, Dim, Dims, Ids
+from ozgraph.graph import Graph, Op, Value
+from ozgraph.plan import Plan
+from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product
+from ozgraph.rules.rule import Reduction, Rule, Spec
+
+if TYPE_CHECKING:
+    from ozgraph.passes.cost import CostModel
+    from ozgraph.passes.group import Family
+    from ozgraph.results import VerifyReport
+
+Mask = npt.NDArray[np.bool_]
+
+
+def letter_names(axis: Axis) -> tuple[str, ...]:
+    """The letters of an axis expression, outermost first."""
+    if isinstance(axis, Letter):
+        return (axis.name,)
+    if isinstance(axis, Product):
+        return axis.factors
+    if isinstance(axis, Concat):
+        return tuple(name for part in axis.parts for name in letter_names(part))
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place where an operator combines the slots of a dim.
+
+    Attributes:
+        letter: the letter of the operator's rule.
+        dim: what the letter stands for.
+        operands: (operand position, axis) of every occurrence among the operands.
+        results: (result position, axis) of recurrent occurrences, whose zero makes the term vanish as well.
+    """
+
+    op: Op
+    letter: str
+    dim: Dim
+    reduction: Reduction
+    operands: tuple[tuple[int, int], ...]
+    results: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(eq=False)
+class Bound:
+    """A rule applied to one operator: letters with the dims they stand for.
+
+    Attributes:
+        env: letter -> dim.
+        sites: where slots are combined.
+    """
+
+    op: Op
+    rule: Rule
+    spec: Spec
+    env: dict[str, Dim]
+    sites: tuple[Site, ...] = ()
+
+    @cached_property
+    def flows(self) -> tuple[tuple[tuple[tuple[int, int], ...], ...], ...]:
+        """For each result and each of its axes, the (operand, axis) pairs whose slots end up there."""
+        linked = self._linked()
+        where: dict[str, list[tuple[int, int]]] = {}
+        for position, axes in enumerate(self.spec.operands):
+            for number, axis in enumerate(axes or ()):
+                for name in letter_names(axis):
+                    where.setdefault(name, []).append((position, number))
+
+        def sources(axis: Axis) -> tuple[tuple[int, int], ...]:
+            found: dict[tuple[int, int], None] = {}
+            for name in letter_names(axis):
+                for source in (name, *linked.get(name, ())):
+                    found.update(dict.fromkeys(where.get(source, ())))
+            return tuple(found)
+
+        return tuple(tuple(sources(axis) for axis in axes or ()) for axes in self.spec.results)
+
+    def _linked(self) -> dict[str, tuple[str, ...]]:
+        """Result letter -> operand letters that it is made of through a tie or a take."""
+        linked = {name: (source,) for name, (source, _) in self.spec.takes.items()}
+        results = _names(self.spec.results) - _names(self.spec.operands)
+        for left, right in self.spec.ties:
+            for made, source in ((left, right), (right, left)):
+                names = letter_names(made)
+                if names and all(name in results for name in names):
+                    for name in names:
+                        linked[name] = (*linked.get(name, ()), *letter_names(source))
+        return linked
+
+
+def _names(tensors: tuple[Axes | None, ...]) -> set[str]:
+    return {name for axes in tensors for axis in axes or () for name in letter_names(axis)}
+
+
+class Removal:
+    """A set of slots to leave out, over all atoms of a model: one flag an id.
+
+    >>> from ozgraph.dims import Dims
+    >>> dims = Dims()
+    >>> atom = dims.atom(3)
+    >>> removal = Removal(dims.total)
+    >>> removal.add(atom, np.array([True, False, False]))
+    >>> removal.keep(dims.ids(atom)).tolist()
+    [False, True, True]
+    """
+
+    def __init__(self, total: int) -> None:
+        # One spare flag at the end, never set: it answers for the id NOTHING.
+        self._gone = np.zeros(total + 1, dtype=bool)
+
+    def copy(self) -> Removal:
+        """An independent copy."""
+        made = Removal(0)
+        made._gone = self._gone.copy()
+        return made
+
+    def mask(self, atom: Atom) -> Mask:
+        """Which slots of ``atom`` are gone (a copy)."""
+        gone: Mask = self._gone[atom.base : atom.base + atom.size].copy()
+        return gone
+
+    def add(self, atom: Atom, mask: Mask) -> None:
+        """Remove further slots of ``atom``."""
+        self._gone[atom.base : atom.base + atom.size] |= mask
+
+    def give_back(self, slots: Ids) -> None:
+        """Keep the slots with these ids after all."""
+        self._gone[slots[slots >= 0]] = False
+
+    def keep(self, table: Ids) -> Mask:
+        """Which positions of an axis stay: those all of whose slots do."""
+        kept: Mask = ~self._gone[table].any(axis=1)
+        return kept
+
+    def count(self, atom: Atom) -> int:
+        """How many slots of ``atom`` are gone."""
+        return int(self._gone[atom.base : atom.base + atom.size].sum())
+
+    @property
+    def total(self) -> int:
+        """How many slots are gone."""
+        return int(self._gone.sum())
+
+    def __bool__(self) -> bool:
+        return bool(self._gone.any())
+
+
+@dataclass
+class State:
+    """Everything known about one model; passes read what they require and add what they ensure.
+
+    Attributes:
+        graph: never changed by passes.
+        dims: the solver with every atom, equation and frozen slot.
+        axes: dims of every axis of every value that an operator with real data touches.
+        bound: rules applied, by operator.
+        unknown: operators without a rule, with their number.
+        families: the groups found, one family an atom.
+        chosen: slots whose groups count as zero (selection's answer; nothing for plain elimination).
+        removed: slots that are proved dead and go.
+        plan: the rewrite.
+        facts: names of what has been established; passes check and extend it.
+    """
+
+    graph: Graph
+    dims: Dims = field(default_factory=Dims)
+    axes: dict[Value, tuple[Dim, ...]] = field(default_factory=dict)
+    bound: dict[Op, Bound] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    families: list[Family] = field(default_factory=list)
+    cost: CostModel | None = None
+    chosen: Removal = field(default_factory=lambda: Removal(0))
+    removed: Removal = field(default_factory=lambda: Removal(0))
+    plan: Plan = field(default_factory=Plan)
+    verification: VerifyReport | None = None
+    facts: set[str] = field(default_factory=set)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def _atoms(self) -> dict[int, tuple[Dim, tuple[Atom, ...]]]:
+        return {}
+
+    def atoms(self, value: Value, axis: int) -> tuple[Atom, ...]:
+        """The atoms with a free slot that an axis runs through (valid once dims are certified)."""
+        dims = self.axes.get(value)
+        return () if dims is None else self.atoms_of(dims[axis])
+
+    def atoms_of(self, dim: Dim) -> tuple[Atom, ...]:
+        """The atoms with a free slot that a dim runs through; remembered by dim."""
+        known = self._atoms.get(id(dim))
+        if known is None:
+            found = tuple(atom for atom in self.dims.atoms_of(dim) if self.dims.free_slots(atom).any())
+            known = self._atoms[id(dim)] = (dim, found)
+        return known[1]
+
+    def forget_atoms(self) -> None:
+        """Drop remembered atoms after slots were frozen."""
+        self._atoms.clear()
+
+    @cached_property
+    def weight_atoms(self) -> dict[Atom, tuple[tuple[Value, int], ...]]:
+        """For every atom with a free slot, the weight axes that run through it (valid once dims are certified)."""
+        found: dict[Atom, list[tuple[Value, int]]] = {}
+        for value, axes in self.axes.items():
+            if value.constant is not None and value.is_float:
+                for axis in range(len(axes)):
+                    for atom in self.atoms(value, axis):
+                        found.setdefault(atom, []).append((value, axis))
+        return {atom: tuple(places) for atom, places in found.items()}
