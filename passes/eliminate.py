@@ -171,10 +171,10 @@ def _fold_constants(state: State, plan: Plan, masks: _Masks) -> None:
     ]
     if not places:
         return
-    prover = Prover(state, Scan(state, state.removed))
+    prover = Prover(state, Scan(state, state.removed, state.folded))
     for bound, site, (data, axis) in places:
-        constants = np.zeros(site.dim.size)
         table = state.dims.ids(state.axes[data][axis])
+        constants = np.zeros(len(table))
         for atom in state.atoms_of(site.dim):
             known = np.broadcast_to(prover.at(data, axis, atom), (atom.size,))
             carried = np.nan_to_num(known) * state.removed.mask(atom)

@@ -91,7 +91,7 @@ class Group(Pass):
         zeroed = {atom: roles.producers(atom) for atom in state.weight_atoms}
         verdicts = _judge(state, sites, zeroed, roles)
         for number, (atom, verdict) in enumerate(verdicts.items()):
-            members = [Member(value, axis, PRODUCER) for value, axis in roles.producers(atom)]
+            members = [Member(value, axis, PRODUCER) for value, axis in zeroed[atom]]
             members += [
                 Member(value, axis, CONSUMER) for value, axis in verdict.consumers if (value, axis) not in zeroed[atom]
             ]
@@ -134,10 +134,15 @@ def _judge(
     roles: _Roles,
 ) -> dict[Atom, _Verdict]:
     """A verdict for every atom that can be made dead; the others freeze, with the reason."""
-    first = Prover(state, _zero_at(zeroed))
+    first = _spare_what_must_not_be_zero(state, zeroed, roles)
     verdicts: dict[Atom, _Verdict] = {}
     undecided: dict[Atom, list[tuple[Value, int]]] = {}
     for atom in zeroed:
+        if atom in first.not_finite:
+            bound = first.not_finite[atom][0][0]
+            why = Reason("a zeroed slot would not be finite there", bound.op.operator, bound.op.name)
+            state.dims.freeze(atom, why)
+            continue
         verdict = _Verdict()
         for site in sites.get(atom, ()):
             if _vanishes(site, atom, first, state, verdict):
@@ -163,6 +168,28 @@ def _judge(
                     del verdicts[atom]
                     break
     return verdicts
+
+
+def _spare_what_must_not_be_zero(
+    state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: _Roles
+) -> Prover:
+    """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0)."""
+    while True:
+        prover = Prover(state, _zero_at(zeroed))
+        spared = False
+        for atom, places in prover.not_finite.items():
+            blamed = {
+                source
+                for bound, position, axis in places
+                for operand, number in bound.flows[position][axis]
+                if (value := bound.op.inputs[operand]) is not None
+                for source in roles.sources(value, number)
+            }
+            left = [place for place in zeroed[atom] if place not in blamed]
+            spared |= len(left) < len(zeroed[atom])
+            zeroed[atom] = left
+        if not spared:
+            return prover
 
 
 def _zero_at(places: dict[Atom, list[tuple[Value, int]]]) -> Start:

@@ -33,6 +33,9 @@ class Prover:
         state: with certified dims.
         start: the states of constants.
         atoms: the atoms to follow; all free ones by default.
+
+    Attributes:
+        not_finite: where an operator on known slots gives something that is not finite: (operator, result, axis).
     """
 
     def __init__(self, state: State, start: Start, atoms: Iterable[Atom] | None = None) -> None:
@@ -40,6 +43,7 @@ class Prover:
         self._start = start
         self._only = None if atoms is None else set(atoms)
         self._known: dict[Key, Slots] = {}
+        self.not_finite: dict[Atom, list[tuple[Bound, int, int]]] = {}
         for op in state.graph.ops:
             bound = state.bound.get(op)
             if bound is not None:
@@ -65,7 +69,11 @@ class Prover:
                 continue
             for axis in range(len(self._state.axes[value])):
                 for atom in self._followed(value, axis):
-                    self._known[value, axis, atom] = self._transferred(bound, position, axis, atom)
+                    states = self._transferred(bound, position, axis, atom)
+                    if np.isinf(states).any():
+                        self.not_finite.setdefault(atom, []).append((bound, position, axis))
+                        states = finite(states)
+                    self._known[value, axis, atom] = states
 
     def _transferred(self, bound: Bound, position: int, axis: int, atom: Atom) -> Slots:
         flows = bound.flows
@@ -175,36 +183,44 @@ class ProveDead(Pass):
     def run(self, state: State) -> bool:
         """Fill ``state.removed``."""
         sites = sites_by_atom(state)
-        removed = Removal(state.dims.total)
-        while self._round(state, sites, removed):
+        removed, folded = Removal(state.dims.total), Removal(state.dims.total)
+        while self._round(state, sites, removed, folded):
             pass
         keep_axes_alive(state, removed)
-        state.removed = removed
+        state.removed, state.folded = removed, folded
         return bool(removed)
 
-    def _round(self, state: State, sites: dict[Atom, list[Site]], removed: Removal) -> bool:
+    def _round(self, state: State, sites: dict[Atom, list[Site]], removed: Removal, folded: Removal) -> bool:
         """Remove what is dead once ``removed`` is gone; whether that was anything."""
-        prover = Prover(state, Scan(state, removed))
+        prover = Prover(state, Scan(state, removed, folded))
         before = removed.total
         for atom in state.weight_atoms:
             gone = removed.mask(atom)
             dead = state.dims.free_slots(atom) & ~gone
+            constant = np.zeros(atom.size, dtype=bool)
             for site in sites.get(atom, ()):
                 if not dead.any():
                     break
-                dead = dead & ((prover.neutral(site, atom) == 0) | foldable(site, atom, prover, state))
+                zero = prover.neutral(site, atom) == 0
+                moves = ~zero & foldable(site, atom, prover, state)
+                constant |= moves
+                dead = dead & (zero | moves)
             if (dead | gone).all():
                 dead[np.flatnonzero(~gone)[0]] = False
             removed.add(atom, dead)
+            folded.add(atom, dead & constant)
         return removed.total > before
 
 
 class Scan:
-    """States of constants as they are in the model: chosen members at zero, removed positions left out."""
+    """States of constants as they are in the model: chosen members at zero, removed positions left out.
 
-    def __init__(self, state: State, removed: Removal) -> None:
+    Positions whose constant folds into a bias are not left out: what they add is still there.
+    """
+
+    def __init__(self, state: State, removed: Removal, folded: Removal) -> None:
         self._state = state
-        self._removed = removed
+        self._removed = removed.without(folded)
         self._zeroed = zeroed_axes(state)
 
     def __call__(self, value: Value, axis: int, atom: Atom) -> Slots:
@@ -214,14 +230,15 @@ class Scan:
             return UNKNOWN
         array, table = value.constant.numpy(), self._state.dims.ids(self._state.axes[value][axis], frozen=True)
         for number, dim in enumerate(self._state.axes[value]):
+            if number == axis:
+                continue
             ids = self._state.dims.ids(dim, frozen=True)
             # A row that is zero as a whole hides nothing from the columns: leave out what is gone or chosen.
             keep = self._removed.keep(ids)
-            if number != axis and (value, number) in self._zeroed:
+            if (value, number) in self._zeroed:
                 keep &= self._state.chosen.keep(ids)
             if not keep.all():
                 array = np.compress(keep, array, axis=number)
-                table = table[keep] if number == axis else table
         states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
         if atom in self._zeroed.get((value, axis), ()):
             states = np.where(self._state.chosen.mask(atom), 0.0, states)

@@ -140,6 +140,12 @@ class Removal:
         """Keep the slots with these ids after all."""
         self._gone[slots[slots >= 0]] = False
 
+    def without(self, other: Removal) -> Removal:
+        """These slots less the ones of ``other``."""
+        made = self.copy()
+        made._gone[: len(other._gone)] &= ~other._gone
+        return made
+
     def keep(self, table: Ids) -> Mask:
         """Which positions of an axis stay: those all of whose slots do."""
         kept: Mask = ~self._gone[table].any(axis=1)
@@ -171,6 +177,7 @@ class State:
         families: the groups found, one family an atom.
         chosen: slots whose groups count as zero (selection's answer; nothing for plain elimination).
         removed: slots that are proved dead and go.
+        folded: those of them that carry a constant into a bias.
         plan: the rewrite.
         facts: names of what has been established; passes check and extend it.
     """
@@ -184,6 +191,7 @@ class State:
     cost: CostModel | None = None
     chosen: Removal = field(default_factory=lambda: Removal(0))
     removed: Removal = field(default_factory=lambda: Removal(0))
+    folded: Removal = field(default_factory=lambda: Removal(0))
     plan: Plan = field(default_factory=Plan)
     verification: VerifyReport | None = None
     facts: set[str] = field(default_factory=set)

@@ -255,7 +255,7 @@ def test_the_output_is_never_the_input_a_folder_or_a_place_without_permission(tm
     link.symlink_to(source)
     os.link(source, tmp_path / "hard.onnx")
     for target in (source, link, tmp_path / "hard.onnx", tmp_path / "x" / ".." / "m.onnx", tmp_path / "m.onnx.data"):
-        with pytest.raises(UsageError, match="input|exist"):
+        with pytest.raises(UsageError, match=r"input|exist"):
             write(model, target, forbid=graph.origin.files)
     for target in (tmp_path, f"{tmp_path}/", tmp_path / "none" / "o.onnx", "/proc/o.onnx", "/dev/null"):
         with pytest.raises(UsageError):
@@ -310,16 +310,18 @@ def test_external_data_is_written_beside_the_model_with_progress(mlp: onnx.Model
     mlp.graph.initializer[1].CopyFrom(numpy_helper.from_array(floats(600), "c"))
     mlp.graph.initializer[2].CopyFrom(numpy_helper.from_array(floats(600, 2), "v"))
     graph = load(mlp)
+    x = np.ones((1, 3), np.float32)
+    seen: list[tuple[int, int]] = []
     for external in (True, False):
-        seen: list[tuple[int, int]] = []
+        seen.clear()
         path = write(
             apply(graph, Plan()),
             tmp_path / f"{external}.onnx",
             external=external,
-            progress=lambda a, b: seen.append((a, b)),
+            progress=lambda done, total: seen.append((done, total)),
         )
-        assert seen[-1] == (14400, 14400)
-        np.testing.assert_array_equal(run(path, x=np.ones((1, 3), np.float32)), run(mlp, x=np.ones((1, 3), np.float32)))
+        assert seen[-1] == (14400, 14400) and len(seen) == 3
+        np.testing.assert_array_equal(run(path, x=x), run(mlp, x=x))
     assert sorted(os.listdir(tmp_path)) == ["False.onnx", "True.onnx", "True.onnx.data"]
     assert os.path.getsize(tmp_path / "True.onnx") < 2000
     assert load(tmp_path / "True.onnx").origin.external

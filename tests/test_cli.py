@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -14,10 +15,11 @@ from typing import Any, Literal
 
 import click
 import pytest
+from ozgraph.passes.select import Select
 
 import ozgraph
 from ozgraph import cli
-from ozgraph.cli.arguments import Checking, Choosing, Ranking, Reading, Running, parse_shape
+from ozgraph.cli.arguments import Checking, Drifting, Reading, Running, parse_shape
 from ozgraph.cli.options import options_of
 from ozgraph.errors import ModelError, UsageError, VerificationError
 from ozgraph.results import AnalysisReport, BenchReport, FamilyRow, MemberRow, PruneReport, VerifyReport, WidthRow
@@ -203,7 +205,7 @@ def test_each_target_has_its_flag(flag: str, name: str, api: Calls) -> None:
         (["prune", "a", "-o", "b", "--target-macs", "half"], "half"),
         (["prune", "a", "-o", "b", "--taget-macs", "0.5"], "--target-macs"),
         (["prune", "a", "-o", "b", "--target-macs", "0.5", "--criterion", "l3"], "l3"),
-        (["prune", "a", "-o", "b", "--target-macs", "0.5", "--round-to", "0"], "--round-to"),
+        (["prune", "a", "-o", "b", "--target-macs", "0.5", "--round-to", "eight"], "--round-to"),
         (["analyze", "a", "--shape", "x=1xa"], "name=1x3x224x224"),
         (["analyze", "a", "b"], "b"),
         (["bench", "a", "b", "--rounds", "0"], "--rounds"),
@@ -284,6 +286,7 @@ class Example:
     size: int = field(default=3, metadata={"help": "A number.", "min": 1, "max": 9})
     share: float | None = field(default=None, metadata={"help": "Perhaps a number."})
     kind: Literal["a", "b"] = field(default="a", metadata={"help": "One of two."})
+    colour: str = field(default="red", metadata={"help": "One of these.", "choices": ("red", "blue")})
     names: tuple[str, ...] = field(default=(), metadata={"help": "Many.", "flag": "--name"})
     path: Path | None = field(default=None, metadata={"help": "A file."})
     careful: bool = field(default=True, metadata={"help": "On unless turned off."})
@@ -298,19 +301,34 @@ def test_options_are_derived_from_the_fields_of_a_dataclass() -> None:
     def command(**options: Any) -> None:
         click.echo(Example(**options))
 
-    arguments = "--size 5 --share 0.5 --kind b --name x --name y --path p --no-careful --score l1"
-    assert [option.name for option in command.params] == ["size", "share", "kind", "names", "path", "careful", "score"]
+    arguments = "--size 5 --share 0.5 --kind b --colour blue --name x --name y --path p --no-careful --score l1"
+    assert [option.name for option in command.params] == [
+        "size",
+        "share",
+        "kind",
+        "colour",
+        "names",
+        "path",
+        "careful",
+        "score",
+    ]
     with command.make_context("command", arguments.split()) as context:
         values = context.params
-    assert Example(**values) == Example(5, 0.5, "b", ("x", "y"), Path("p"), False, score="l1")
+    assert Example(**values) == Example(5, 0.5, "b", "blue", ("x", "y"), Path("p"), False, score="l1")
 
 
 def test_defaults_of_flags_are_the_defaults_of_the_fields() -> None:
-    for cls in (Choosing, Ranking, Checking, Reading, Running, Example):
+    for cls in (Drifting, Checking, Reading, Running, Example):
         command = click.Command("command", params=[], callback=None)
         options_of(cls)(command)
         with command.make_context("command", []) as context:
             assert cls(**context.params) == cls()
+
+
+def test_flags_of_the_selection_have_its_defaults(api: Calls) -> None:
+    assert cli.run(RUNS["prune"]) == 0
+    fields = {entry.name: entry.default for entry in dataclasses.fields(Select) if "help" in entry.metadata}
+    assert {name: api.options[name] for name in fields} == fields
 
 
 def test_a_field_without_a_command_line_form_is_refused() -> None:

@@ -14,10 +14,12 @@ from onnx import numpy_helper
 
 from ozgraph.errors import ModelError, UsageError, VerificationError
 from ozgraph.frontends.onnx import load
-from ozgraph.graph import Array, Value
+from ozgraph.graph import Array
 from ozgraph.numerics.compare import compare, verify
 from ozgraph.numerics.measure import gap, liveliness, mismatch, spread
-from ozgraph.numerics.runners import Engine, Runner
+from ozgraph.numerics.precision import to_float64
+from ozgraph.numerics.runners import Engine, Runner, reference_engine
+from ozgraph.numerics.sessions import open_session
 from ozgraph.results import VerifyReport
 
 Weights = dict[str, Array]
@@ -422,3 +424,35 @@ def test_differences_are_finite_and_measured_where_both_are() -> None:
     assert found.error == 0.5
     huge = [f32([-3e38]), f32([3e38])]
     assert gap(huge, huge[::-1], liveliness(huge), 1e-5, moving=True).error == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "f = Gelu(h)",
+        "f = Erf(h)",
+        "f = GroupNormalization<num_groups=2>(h, g, g)",
+        "f = RMSNormalization(h, k)",
+        "f = LayerNormalization(h, k)",
+        "d = DequantizeLinear<axis=0>(q, c, z)  f = Add(h, d)",
+        "f = ConvTranspose<group=2, strides=[2]>(h, t, g)",
+    ],
+)
+def test_exact_runs_are_in_double_precision_throughout(tmp_path: Path, body: str) -> None:
+    constants = weights(w=(4, 4, 1), g=(4,), k=(6,), c=(4,), t=(4, 2, 3)) | {
+        "q": np.array([[1], [-3], [4], [5]], np.int8),
+        "z": np.zeros(4, np.int8),
+    }
+    text = f"agraph (float[N,4,6] x) => (float[N,4,M] y) {{ h = Conv(x, w)  {body}  y = Sigmoid(f) }}"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 23]> {text}')
+    used = {operand for node in model.graph.node for operand in node.input}
+    model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items() if name in used)
+    onnx.save(model, tmp_path / "m.onnx")
+    twin = to_float64(tmp_path / "m.onnx", tmp_path)
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 4, 6))}
+    found = reference_engine()(twin, ["f"])(feeds)
+    for name in ("f", "y"):
+        assert found[name].dtype == np.float64
+        assert not np.array_equal(found[name], found[name].astype(np.float32))
+    plain = open_session(tmp_path / "m.onnx").run(feeds)
+    np.testing.assert_allclose(found["y"], plain["y"], atol=1e-5)

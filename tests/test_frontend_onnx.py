@@ -146,6 +146,15 @@ def test_slicing_a_table_leaves_its_width_static() -> None:
     assert load(proto).values["t"].dynamic == (True, False)
 
 
+def test_an_input_without_a_shape_can_be_given_one() -> None:
+    proto = parse("y = Relu(x)", "(float[2, 3] x) => (float[2, 3] y)")
+    for info in (proto.graph.input[0], proto.graph.output[0]):
+        info.type.tensor_type.ClearField("shape")
+    assert load(proto).values["y"].shape is None
+    graph = load(proto, shapes={"x": (5, 3)})
+    assert graph.values["y"].shape == (5, 3) and graph.values["y"].dynamic == (True, True)
+
+
 def test_a_model_that_fits_no_guess_asks_for_shapes() -> None:
     proto = parse("y = Reshape(x, s)", "(float[n] x) => (float[123457, m] y)", s=np.array([123457, -1], np.int64))
     with pytest.raises(ModelError, match="--shape x="):

@@ -11,6 +11,7 @@ from contextlib import suppress
 import onnx
 import onnx_ir as ir
 
+from ozgraph.backends.streaming import embedded, stream
 from ozgraph.errors import OzgraphError, UsageError, VerificationError
 from ozgraph.frontends.normal_form import root_cause
 
@@ -131,12 +132,11 @@ def _weight_bytes(model: ir.Model) -> int:
 
 
 def _save(model: ir.Model, path: str, external: bool, progress: Progress | None) -> None:
-    changed: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    attributes: list[tuple[ir.Node, ir.Attr]] = []
-    total = _weight_bytes(model)
-    written = 0
+    """Write ``model``, which is the same afterwards, to ``path``."""
+    restore: list[tuple[ir.Node, ir.Attr]] = []
+    total, written = _weight_bytes(model), 0
 
-    def count(tensor: ir.TensorProtocol, _: object) -> None:
+    def count(tensor: ir.TensorProtocol, _: object = None) -> None:
         nonlocal written
         written += int(tensor.nbytes)
         if progress is not None:
@@ -147,58 +147,17 @@ def _save(model: ir.Model, path: str, external: bool, progress: Progress | None)
             for attribute in list(node.attributes.values()):
                 # A reference into the original's folder means nothing beside the new file.
                 if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
-                    attributes.append((node, attribute))
-                    node.attributes[attribute.name] = ir.AttrTensor(attribute.name, _inline(attribute.as_tensor()))
+                    restore.append((node, attribute))
+                    node.attributes[attribute.name] = ir.AttrTensor(attribute.name, embedded(attribute.value))
         if external:
-            ir.save(
-                model,
-                path,
-                external_data=os.path.basename(path) + ".data",
-                size_threshold_bytes=_SMALL,
-                callback=count,
-            )
-            return
-        for graph in model.graphs():
-            for value in graph.initializers.values():
-                tensor = value.const_value
-                if tensor is not None and tensor.dtype != ir.DataType.STRING:
-                    changed.append((value, tensor))
-                    value.const_value = _Counted(tensor, count)
-        with open(path, "wb") as stream:
-            stream.write(ir.to_proto(model).SerializeToString())
+            data = os.path.basename(path) + ".data"
+            ir.save(model, path, external_data=data, size_threshold_bytes=_SMALL, callback=count)
+        else:
+            with open(path, "wb") as file:
+                stream(model, file, count)
     finally:
-        for value, tensor in changed:
-            value.const_value = tensor
-        for node, attribute in attributes:
+        for node, attribute in restore:
             node.attributes[attribute.name] = attribute
-
-
-def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.LazyTensor(
-        lambda: ir.Tensor(tensor.numpy(), dtype=tensor.dtype), dtype=tensor.dtype, shape=shape, name=tensor.name
-    )
-
-
-class _Counted(ir.LazyTensor):
-    """A tensor that is written inline and reports when it was."""
-
-    def __init__(self, tensor: ir.TensorProtocol, count: Callable[[ir.TensorProtocol, object], None]) -> None:
-        super().__init__(
-            lambda: tensor,
-            dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=tensor.name,
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-        )
-        self._count = count
-
-    def tobytes(self) -> bytes:
-        """The elements, little endian."""
-        content = super().tobytes()
-        self._count(self, None)
-        return content
 
 
 def _rename(temporary: str, target: str, hidden: str) -> None:

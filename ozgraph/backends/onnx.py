@@ -52,6 +52,11 @@ def zeroed(graph: Graph, zeroing: Zeroing) -> ir.Model:
     for constant, axes in _by_value(zeroing).items():
         source = copy.values[constant]
         assert constant.constant is not None and constant.shape is not None
+        held = _held(source)
+        if held is not None:
+            tensor = lazily(held.attributes["value"].value, constant.shape, Zero(axes))
+            held.attributes["value"] = ir.AttrTensor("value", tensor)
+            continue
         if source.const_value is None:  # filled by a node: an initializer takes its place
             _replace_fill(copy, source, constant, axes)
             continue
@@ -67,12 +72,20 @@ def _by_value(positions: Mapping[tuple[Value, int], Indices]) -> dict[Value, lis
     return grouped
 
 
+def _held(source: ir.Value) -> ir.Node | None:
+    """The Constant node behind a constant that is also a graph output."""
+    node = source.producer()
+    return node if node is not None and node.op_type == "Constant" else None
+
+
 def _keep(copy: ModelCopy, constant: Value, axes: list[tuple[int, Indices]]) -> None:
     source = copy.values[constant]
     assert constant.shape is not None
     shape = cut(constant.shape, axes)
     if source.const_value is not None:
         source.const_value = lazily(source.const_value, shape, Slice(axes))
+    elif (held := _held(source)) is not None:
+        held.attributes["value"] = ir.AttrTensor("value", lazily(held.attributes["value"].value, shape, Slice(axes)))
     else:
         node = source.producer()
         assert node is not None
@@ -138,10 +151,19 @@ def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> Non
             declared = [None] * len(shape)
         flags = value.dynamic if len(value.dynamic) == len(shape) else (True,) * len(shape)
         extents = [
-            (size if not flag else (None if isinstance(old, int) else old))
-            for size, flag, old in zip(shape, flags, declared, strict=True)
+            _extent(old, size, before, flag)
+            for old, size, before, flag in zip(declared, shape, value.shape or shape, flags, strict=True)
         ]
         source.shape = ir.Shape(extents)
+
+
+def _extent(old: Any, size: int, before: int, varies: bool) -> int | ir.SymbolicDim | None:
+    """The size to declare: names stay, numbers follow the plan, and what varies is no number unless it was."""
+    if isinstance(old, ir.SymbolicDim) and old.value is not None:
+        return old
+    if not varies:
+        return size
+    return old if old == size == before else None
 
 
 __all__ = ["apply", "check", "write", "zeroed"]

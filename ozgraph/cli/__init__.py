@@ -31,7 +31,7 @@ _COMMANDS = {
 }
 
 
-class _ReaderGone(Exception):
+class _ReaderLeftError(Exception):
     """Whoever read standard output has seen enough."""
 
 
@@ -44,7 +44,7 @@ def _pipe() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except BrokenPipeError as error:
-        raise _ReaderGone from error
+        raise _ReaderLeftError from error
 
 
 class _LazyGroup(click.Group):
@@ -134,7 +134,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), UNUSABLE)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", INTERRUPTED)
-    except _ReaderGone:
+    except _ReaderLeftError:
         # Python flushes standard output once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

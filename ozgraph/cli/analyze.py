@@ -6,14 +6,18 @@ from typing import Any
 
 import click
 
-from ozgraph.cli.arguments import Choosing, Reading, Running, Shape, output_options, print_json
+from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.passes.group import Group
+from ozgraph.passes.select import Select
 
 
 @click.command("analyze")
 @click.argument("model")
-@options_of(Reading, Choosing, Running)
+@options_of(Reading)
+@options_of(Select, only=("include", "exclude"))
+@options_of(Group, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family and every reason.")
 @click.option("--timings", is_flag=True, help="Show the seconds that each pass took.")
 @output_options

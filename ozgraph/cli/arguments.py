@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -42,7 +42,7 @@ class Reading:
     shapes: tuple[Shape, ...] = field(
         default=(),
         metadata={
-            "help": "Sizes to analyze an input at, for axes that vary at run time. Repeatable.",
+            "help": "Sizes to analyze an input at, for axes that vary at run time.",
             "flag": "--shape",
             "metavar": "NAME=1x3x224x224",
             "parse": parse_shape,
@@ -58,7 +58,7 @@ class Running:
     passes: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "A pass of your own: a class, or the name of an installed one. Repeatable.",
+            "help": "A pass of your own: a class, or the name of an installed one.",
             "flag": "--pass",
             "metavar": "MODULE:CLASS",
         },
@@ -66,53 +66,14 @@ class Running:
     verify_each: bool = field(default=False, metadata={"help": "Check what each pass promises after it ran."})
     print_after: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "Print the graph to standard error after this pass. Repeatable.", "metavar": "PASS"},
+        metadata={"help": "Print the graph to standard error after this pass.", "metavar": "PASS"},
     )
 
 
 @dataclass(frozen=True)
-class Choosing:
-    """Which families may go."""
+class Drifting:
+    """How far the output may move."""
 
-    include: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "help": "Touch only families with a tensor or node whose name matches. Repeatable.",
-            "metavar": "GLOB",
-        },
-    )
-    exclude: tuple[str, ...] = field(
-        default=(),
-        metadata={
-            "help": "Leave families alone that have a tensor or node whose name matches. Repeatable.",
-            "metavar": "GLOB",
-        },
-    )
-    rescale: bool = field(
-        default=False, metadata={"help": "Also prune dims under a norm that must then be written decomposed."}
-    )
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Which groups go first."""
-
-    criterion: Literal["l1", "l2", "random"] = field(default="l2", metadata={"help": "What makes a group matter."})
-    seed: int = field(default=0, metadata={"help": "Seed of the random criterion.", "min": 0})
-    normalise: Literal["family", "global"] = field(
-        default="family", metadata={"help": "Compare groups after scaling by their family, or as they are."}
-    )
-    round_to: int | None = field(
-        default=None,
-        metadata={
-            "help": "Keep multiples of this many slots.  [default: 8 where a family is wide enough]",
-            "metavar": "N",
-            "min": 1,
-        },
-    )
-    min_kept: int = field(
-        default=1, metadata={"help": "Slots that every family keeps at least.", "metavar": "N", "min": 1}
-    )
     max_drift: float | None = field(
         default=None,
         metadata={

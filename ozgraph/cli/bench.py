@@ -9,13 +9,14 @@ import click
 from ozgraph.cli.arguments import Checking, Reading, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.numerics.bench import ROUNDS
 
 
 @click.command("bench")
 @click.argument("first")
 @click.argument("second")
-@click.option("--rounds", type=click.IntRange(1), default=30, show_default=True, help="Rounds; each times both models.")
-@click.option("--threads", type=click.IntRange(1), help="Threads in onnxruntime.  [default: onnxruntime's choice]")
+@click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Rounds; each times both.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads in onnxruntime.")
 @options_of(Checking, Reading, skip=("exact", "thorough", "simplify"))
 @output_options
 def command(first: str, second: str, shapes: tuple[Shape, ...], as_json: bool, quiet: bool, **options: Any) -> None:

@@ -4,11 +4,12 @@ A field becomes an option when its metadata has a ``help`` text:
 
     @dataclass(frozen=True)
     class Select:
-        seed: int = field(default=0, metadata={"help": "Seed of the random criterion."})
+        seed: int = field(default=0, metadata={"help": "seed of the random criterion"})
 
 Name, type and default come from the field. Metadata keys that are understood:
 
-    help        what ``--help`` says; fields without it are no options
+    help        what ``--help`` says, a phrase; fields without it are no options
+    choices     the texts that are allowed
     flag        the flag, where it is not the field's name (``--shape`` for ``shapes``)
     metavar     what ``--help`` calls the argument
     min, max    limits of a number, both included
@@ -18,30 +19,43 @@ Name, type and default come from the field. Metadata keys that are understood:
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
+
+if TYPE_CHECKING:
+    # Generic for type checkers only; at run time not in every version of click.
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def options_of(*classes: type, skip: Iterable[str] = ()) -> Callable[[Command], Command]:
+def options_of(
+    *classes: type, only: Collection[str] | None = None, skip: Collection[str] = ()
+) -> Callable[[Command], Command]:
     """A decorator that adds one option for every documented field of dataclasses.
 
     Fields of the same name in several classes become one option.
 
     Args:
         classes: dataclasses, in the order in which ``--help`` shows their options.
+        only: names of the fields that are options here; all by default.
         skip: names of fields that are no options here.
+
+    Raises:
+        TypeError: a field has no command line form.
     """
     found: dict[str, click.Option] = {}
     for cls in classes:
         hints = get_type_hints(cls)
         for entry in fields(cls):
-            if "help" in entry.metadata and entry.name not in skip:
+            wanted = entry.name not in skip and (only is None or entry.name in only)
+            if "help" in entry.metadata and wanted:
                 found.setdefault(entry.name, _option(entry, hints[entry.name]))
 
     def decorate(function: Command) -> Command:
@@ -60,8 +74,11 @@ def _option(entry: Field[Any], annotation: Any) -> click.Option:
     metadata = entry.metadata
     flag = metadata.get("flag", "--" + entry.name.replace("_", "-"))
     default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
-    settings: dict[str, Any] = {"help": metadata["help"], "metavar": metadata.get("metavar")}
     element, multiple = _element(annotation)
+    settings: dict[str, Any] = {
+        "help": _sentence(metadata["help"]) + (" Repeatable." if multiple else ""),
+        "metavar": metadata.get("metavar", _METAVARS.get(element)),
+    }
     if element is bool:
         names = [f"{flag}/--no-{flag.removeprefix('--')}"] if default is True else [flag]
         return click.Option([*names, entry.name], is_flag=True, default=bool(default), **settings)
@@ -77,6 +94,14 @@ def _option(entry: Field[Any], annotation: Any) -> click.Option:
     return click.Option([flag, entry.name], type=kind, multiple=multiple, **settings)
 
 
+_METAVARS = {int: "N", float: "X", Path: "FILE"}
+
+
+def _sentence(phrase: str) -> str:
+    text = phrase[:1].upper() + phrase[1:]
+    return text if text.endswith((".", ")", "]")) else f"{text}."
+
+
 def _element(annotation: Any) -> tuple[Any, bool]:
     """The type of one argument, and whether the option may be repeated."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -90,11 +115,15 @@ def _element(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _kind(element: Any, metadata: Mapping[str, Any]) -> click.ParamType:
+def _kind(element: Any, metadata: Mapping[str, Any]) -> Any:
+    if "choices" in metadata:
+        return click.Choice(metadata["choices"])
     if get_origin(element) is Literal:
         return click.Choice(get_args(element))
     if element in (int, float):
         low, high = metadata.get("min"), metadata.get("max")
+        if low is None and high is None:
+            return click.INT if element is int else click.FLOAT
         return click.IntRange(low, high) if element is int else click.FloatRange(low, high)
     if isinstance(element, type) and issubclass(element, Path):
         return click.Path(path_type=Path)
@@ -103,7 +132,7 @@ def _kind(element: Any, metadata: Mapping[str, Any]) -> click.ParamType:
     raise TypeError(f"no command line form for {element!r}; give the field a 'parse' function in its metadata")
 
 
-class _Parsed(click.ParamType):
+class _Parsed(_ParamType):
     """An argument that a function reads."""
 
     def __init__(self, parse: Callable[[str], Any], name: str) -> None:

@@ -8,8 +8,7 @@ import click
 
 from ozgraph.cli.arguments import (
     Checking,
-    Choosing,
-    Ranking,
+    Drifting,
     Reading,
     Running,
     Shape,
@@ -19,6 +18,8 @@ from ozgraph.cli.arguments import (
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.errors import UsageError
+from ozgraph.passes.group import Group
+from ozgraph.passes.select import Select
 
 _FRACTION = click.FloatRange(0, 1, max_open=True)
 
@@ -30,7 +31,7 @@ _FRACTION = click.FloatRange(0, 1, max_open=True)
 @click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
 @click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")
 @click.option("--target-latency", "latency", type=_FRACTION, metavar="R", help="Fraction of the latency.")
-@options_of(Ranking, Choosing, Checking, Reading, Running)
+@options_of(Select, Group, Drifting, Checking, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options
 def command(

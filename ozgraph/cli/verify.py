@@ -19,6 +19,7 @@ from ozgraph.cli.progress import progress_line
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     first: str,
     second: str,
     shapes: tuple[Shape, ...],

@@ -67,9 +67,8 @@ def trace(
             result.axes[name] = inputs[name]
         elif name in skeleton.model.graph.initializers:
             result.axes[name] = (False,) * len(shape)
-    for name, elements in skeleton.constants.items():
-        if elements.dtype.kind in "ib":
-            result.integers[name] = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
+    for name, elements in skeleton.integers.items():
+        result.integers[name] = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
     outer = captures(skeleton.model.graph)
     for node in skeleton.model.graph:
         operands = [value.name or "" for value in node.inputs if value is not None]

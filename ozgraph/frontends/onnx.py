@@ -113,7 +113,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     with translated(where, "analysing it"):
         skeleton = Skeleton(model)
         _check_nodes(skeleton, where)
-        declared = sampling.signature(model)
+        declared = sampling.signature(model, shapes or {})
         fixed = sampling.given(declared, shapes or {})
         _check_fills(skeleton, where)
         samples, inferred = _bind(skeleton, declared, fixed, where)
@@ -124,9 +124,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         return _build(origin, inferred[0], varying, skeleton, where)
 
 
-def _variability(
-    skeleton: Skeleton, declared: sampling.Signature, inferred: Sequence[Inferred]
-) -> dynamic.Variability:
+def _variability(skeleton: Skeleton, declared: sampling.Signature, inferred: Sequence[Inferred]) -> dynamic.Variability:
     if not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs):
         return dynamic.settled(inferred[0])
     inputs = {name: tuple(isinstance(dim, str) for dim in dims) for name, dims in declared.dims.items()}

@@ -42,12 +42,16 @@ class Signature:
         }
 
 
-def signature(model: ir.Model) -> Signature:
-    """The signature of ``model``; inputs without a shape are left out."""
+def signature(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Signature:
+    """The signature of ``model``; inputs without a shape are left out, unless ``shapes`` gives their rank."""
     dims: dict[str, tuple[int | str, ...]] = {}
     static: set[int] = set()
     for value in model.graph.inputs:
-        if value.shape is None or not isinstance(value.type, ir.TensorType) or value.name is None:
+        if not isinstance(value.type, ir.TensorType) or value.name is None:
+            continue
+        if value.shape is None:
+            if value.name in shapes:
+                dims[value.name] = tuple(f"{value.name}[{axis}]" for axis in range(len(shapes[value.name])))
             continue
         entry: list[int | str] = []
         for axis, dim in enumerate(value.shape):
@@ -94,7 +98,10 @@ def given(declared: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str,
 
 
 def _listing(declared: Signature) -> str:
-    return ", ".join(f"{name}={'x'.join(str(dim) for dim in dims)}" for name, dims in declared.dims.items()) or "(none)"
+    return (
+        ", ".join(f"{name}={'x'.join(str(dim) for dim in dims)}" for name, dims in declared.dims.items())
+        or "none with a shape"
+    )
 
 
 def _class_of(declared: Signature) -> dict[str, str]:

@@ -66,6 +66,7 @@ class Skeleton:
         self.model = model
         self.version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0))
         self.constants: dict[str, Array] = {}
+        self.integers: dict[str, Array] = {}
         self._template = onnx.ModelProto(ir_version=model.ir_version)
         self._opsets: list[onnx.OperatorSetIdProto] = []
         for domain, version in graph.opset_imports.items():
@@ -91,6 +92,8 @@ class Skeleton:
         if tensor.size <= (arithmetic.MOST_ELEMENTS if whole else _MOST_FLOATS) and tensor.dtype.bitwidth >= 8:
             elements = tensor.numpy()
             self.constants[value.name] = elements
+            if whole:
+                self.integers[value.name] = elements
             kept = proto.initializer.add()
             kept.name = value.name
             kept.data_type = tensor.dtype.value
@@ -236,9 +239,7 @@ def _walk(skeleton: Skeleton, sizes: Sizes, known: Inferred) -> None:
         for dim, extent in zip(value.shape, sizes[value.name or ""], strict=True)
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None and isinstance(extent, int)
     }
-    for name, elements in skeleton.constants.items():
-        if elements.dtype.kind in "ib":
-            known.elements[name] = elements
+    known.elements.update(skeleton.integers)
     for node in skeleton.model.graph:
         _evaluate(skeleton, node, known, computed)
         outputs = [value for value in node.outputs if value.name]

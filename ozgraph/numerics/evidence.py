@@ -69,11 +69,13 @@ class Original:
 
         Raises:
             UsageError: a required run, or every run, failed.
-            ModelError: the model does not load.
+            ModelError: the model does not load, or lacks an operator in the reference evaluator.
         """
         results = run_all(self.engine, self.path, (), self.runs)
         failures = [(index, result) for index, result in enumerate(results) if isinstance(result, OzgraphError)]
         if failures and (failures[0][0] < required or len(failures) == len(results)):
+            if self.plain is None:
+                raise failures[0][1]
             raise UsageError(
                 f"the original does not run on the {'given' if required else 'made'} inputs: {failures[0][1]}; "
                 "give inputs that fit with --inputs file.npz"

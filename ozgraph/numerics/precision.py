@@ -68,16 +68,21 @@ def _retype_graph(graph: ir.Graph | ir.Function, sources: Collection[int], targe
         for value in node.outputs:
             _retype_value(value, sources, target)
         for name, attribute in list(node.attributes.items()):
-            if isinstance(attribute, ir.Attr) and not attribute.is_ref():
-                node.attributes[name] = _retyped_attribute(node, attribute, sources, target)
+            if not attribute.is_ref():
+                del node.attributes[name]
+                node.attributes.add(_retyped_attribute(node, attribute, sources, target))
 
 
 def _retyped_attribute(node: ir.Node, attribute: ir.Attr, sources: Collection[int], target: ir.DataType) -> ir.Attr:
     if attribute.type == ir.AttributeType.TENSOR:
         return ir.AttrTensor(attribute.name, _converted(attribute.as_tensor(), sources, target))
+    if attribute.name in ("value_float", "value_floats") and ir.DataType.FLOAT in sources:
+        # These are float32 by definition; a tensor may be anything.
+        plain = ir.tensor(np.asarray(attribute.value, np.float32))
+        return ir.AttrTensor("value", _converted(plain, sources, target))
     if attribute.type == ir.AttributeType.INT and attribute.name in _TYPE_ATTRIBUTES:
-        # The reference LayerNormalization refuses any stash type but float32, and computes in its input's type.
-        if attribute.name == "stash_type" and node.op_type == "LayerNormalization":
+        # These refuse any other stash type in the reference evaluator, and compute in their input's type.
+        if attribute.name == "stash_type" and node.op_type in ("LayerNormalization", "RMSNormalization"):
             return attribute
         if attribute.as_int() in sources:
             return ir.AttrInt64(attribute.name, int(target))

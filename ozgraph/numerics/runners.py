@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ozgraph.errors import ModelError, OzgraphError
 from ozgraph.graph import Array
+from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.numerics.sessions import open_session
 
 Feeds = Mapping[str, Array]
@@ -34,9 +35,9 @@ def reference_engine() -> Engine:
 
     def load(path: Path, expose: Sequence[str]) -> Runner:
         try:
-            evaluator = ReferenceEvaluator(str(path))
+            evaluator = ReferenceEvaluator(str(path), new_ops=REPAIRED)
         except Exception as error:  # any operator's own constructor may refuse
-            raise ModelError(f"onnx's reference evaluator cannot load {path}: {_summary(error)}") from error
+            raise ModelError(f"no exact run of {path}: {_summary(error)} (in onnx's reference evaluator)") from error
         wanted = dict.fromkeys([*evaluator.output_names, *expose])
 
         def run(feeds: Feeds) -> Mapping[str, Any]:
@@ -45,7 +46,9 @@ def reference_engine() -> Engine:
                 with np.errstate(all="ignore"):
                     found = evaluator.run(None, fitted, intermediate=True)
             except Exception as error:  # any operator's own exception
-                raise ModelError(f"onnx's reference evaluator fails in {path}: {_summary(error)}") from error
+                raise ModelError(
+                    f"no exact run of {path}: {_summary(error)} (in onnx's reference evaluator)"
+                ) from error
             assert isinstance(found, dict)
             return {name: found[name] for name in wanted}
 

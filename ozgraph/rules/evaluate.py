@@ -15,25 +15,29 @@ if TYPE_CHECKING:
     from ozgraph.graph import Op
 
 
-def evaluate(op: Op, states: Sequence[Slots], result: int) -> Array:
-    """Result ``result`` of an elementwise operator on 1-D constants; NaN where onnx cannot evaluate it.
+def evaluate(op: Op, states: Sequence[Slots], result: int) -> Array | None:
+    """Result ``result`` of an elementwise operator on 1-D constants.
 
-    Operands are cast to their own dtypes first, so that rounding is the model's.
+    Operands are cast to their own dtypes first, so that rounding is the model's. None where onnx cannot evaluate it.
     """
     if all(state.size == 1 for state in states):
-        key = tuple(float(state[0]) for state in states)
-        return np.array([_scalar(_Call(op), key, result)])
+        # NaN is not equal to itself and would never be found again.
+        key = tuple(None if np.isnan(state[0]) else float(state[0]) for state in states)
+        number = _scalar(_Call(op), key, result)
+        return None if number is None else np.array([number])
     return _run(_Call(op), states, result)
 
 
 class _Call:
     """An operator application as a cache key: everything but its operands' data."""
 
-    __slots__ = ("attributes", "dtypes", "key", "op")
+    __slots__ = ("attributes", "domain", "dtypes", "key", "results", "type", "version")
 
     def __init__(self, op: Op) -> None:
-        self.op = op
-        self.attributes = op.attributes
+        # Not the operator itself: the caches below must not keep a graph and its weights alive.
+        self.type, self.domain, self.version = op.type, op.domain, op.version
+        self.attributes = dict(op.attributes)
+        self.results = len(op.outputs)
         self.dtypes = tuple(None if value is None else value.dtype for value in op.inputs)
         # Attributes are plain values; their repr tells them apart.
         attributes = tuple(sorted((name, repr(value)) for name, value in op.attributes.items()))
@@ -47,12 +51,12 @@ class _Call:
 
 
 @lru_cache(maxsize=65536)
-def _scalar(call: _Call, operands: tuple[float, ...], result: int) -> float:
-    states = [np.array([number]) for number in operands]
-    return float(np.asarray(_run(call, states, result), dtype=np.float64).ravel()[0])
+def _scalar(call: _Call, operands: tuple[float | None, ...], result: int) -> float | None:
+    outcome = _run(call, [np.array([np.nan if number is None else number]) for number in operands], result)
+    return None if outcome is None else float(outcome[0])
 
 
-def _run(call: _Call, states: Sequence[Slots], result: int) -> Array:
+def _run(call: _Call, states: Sequence[Slots], result: int) -> Array | None:
     length = max(state.size for state in states)
     feeds: dict[str, Any] = {}
     for index, (state, dtype) in enumerate(zip(states, call.dtypes, strict=True)):
@@ -62,13 +66,13 @@ def _run(call: _Call, states: Sequence[Slots], result: int) -> Array:
                 feeds[f"x{index}"] = np.nan_to_num(np.broadcast_to(state, (length,)), nan=1.0).astype(dtype)
     evaluator = _evaluator(call)
     if evaluator is None:
-        return np.full(length, np.nan)
+        return None
     try:
         with np.errstate(all="ignore"):
             outcome = evaluator.run(None, feeds)[result]
         return np.broadcast_to(np.asarray(outcome, dtype=np.float64), (length,))
     except Exception:  # the reference implementation is not ours: whatever it cannot do is simply not known
-        return np.full(length, np.nan)
+        return None
 
 
 @lru_cache(maxsize=1024)
@@ -76,13 +80,12 @@ def _evaluator(call: _Call) -> Any:
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
-    op = call.op
-    if op.domain not in ("", "ai.onnx"):
+    if call.domain not in ("", "ai.onnx"):
         return None
     names = [f"x{i}" if dtype is not None else "" for i, dtype in enumerate(call.dtypes)]
     try:
-        node = helper.make_node(op.type, names, [f"y{i}" for i in range(len(op.outputs))], **dict(op.attributes))
-        return ReferenceEvaluator(_model(node, op.version, call))
+        node = helper.make_node(call.type, names, [f"y{i}" for i in range(call.results)], **call.attributes)
+        return ReferenceEvaluator(_model(node, call.version, call))
     except Exception:  # as above
         return None
 

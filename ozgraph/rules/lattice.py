@@ -1,7 +1,7 @@
 """What is known of a slot of a tensor: Zero, Constant or Unknown.
 
 The state of a set of slots is one float64 array: the number that every element of the slot has, uniform over all other
-axes, or NaN where that is unknown. Zero is a constant like any other, only luckier. Rules move states forward with the
+axes, or NaN where that is unknown (a transfer may answer infinity where known operands give nothing finite). Zero is a constant like any other, only luckier. Rules move states forward with the
 transfers below; pointwise operators are evaluated, not listed.
 """
 
@@ -102,11 +102,12 @@ def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
         for value, state in zip(op.inputs, operands, strict=True):
             if value is not None:
                 unknown = unknown | np.isnan(state)
-        if unknown.all():
-            outcome: Slots = np.full(unknown.shape, np.nan)
-        else:
-            outcome = finite(evaluate(op, operands, result))
-            outcome = np.where(unknown, np.nan, outcome)
+        computed = None if unknown.all() else evaluate(op, operands, result)
+        outcome: Slots = np.full(unknown.shape, np.nan)
+        if computed is not None:
+            # A known operand may still give something that is not finite (0 / 0): infinity says so to the prover.
+            outcome = finite(computed)
+            outcome = np.where(unknown, np.nan, np.where(np.isnan(outcome), np.inf, outcome))
         for position in absorbing:
             outcome = np.where(unknown & (operands[position] == 0), 0.0, outcome)
         return outcome

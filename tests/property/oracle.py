@@ -97,7 +97,6 @@ class _Problem:
         for number, clause in enumerate(self.clauses):
             for literal in clause:
                 self._where[literal].append(number)
-        self._variables = sorted({abs(literal) - 1 for clause in self.clauses for literal in clause})
 
     def _fresh(self, count: int) -> list[int]:
         first = len(self._parent)
@@ -191,10 +190,10 @@ class _Problem:
         if not all(assign(literal) for literal in (*units, assumption)):
             return None
         while True:
-            undecided = next((variable for variable in self._variables if variable not in value), None)
-            if undecided is None:
+            tightest = self._tightest(value)
+            if tightest is None:
                 return [value.get(self._find(variable), True) for variable in range(len(self._parent))]
-            literal = undecided + 1
+            literal = abs(tightest)
             decisions.append((len(trail), literal))
             while not assign(literal):
                 # Undo to the last decision whose other side has not been tried.
@@ -209,6 +208,25 @@ class _Problem:
                         break
                 else:
                     return None
+
+    def _tightest(self, value: dict[int, bool]) -> Literal | None:
+        """A literal of the open clause with the fewest of them; None when every clause holds."""
+        best: list[Literal] | None = None
+        for clause in self.clauses:
+            open_literals = []
+            for literal in clause:
+                state = value.get(abs(literal) - 1)
+                if state is None:
+                    open_literals.append(literal)
+                elif state == (literal > 0):
+                    break
+            else:
+                if best is None or len(open_literals) < len(best):
+                    best = open_literals
+                    if len(best) == 2:
+                        break
+        # What nothing has touched yet is kept: then all clauses over it hold.
+        return best[0] if best else None
 
 
 def _elements(axes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
