@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,6 +84,20 @@ class _Masks:
     def axis(self, value: Value, axis: int) -> Mask | None:
         dims = self._state.axes.get(value)
         return None if dims is None else self.dim(dims[axis])
+
+
+def kept_positions(state: State) -> Callable[[Value], tuple[Array | None, ...] | None]:
+    """A function from a value to the positions that elimination keeps on each axis (None: all of them)."""
+    masks = _Masks(state)
+
+    def kept(value: Value) -> tuple[Array | None, ...] | None:
+        dims = state.axes.get(value)
+        if dims is None:
+            return None
+        found = [masks.dim(dim) for dim in dims]
+        return tuple(None if mask is None else np.flatnonzero(mask) for mask in found)
+
+    return kept
 
 
 class _Edit:

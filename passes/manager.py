@@ -6,9 +6,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import ClassVar
 
-from ozgraph.errors import PassError
+from ozgraph.errors import PassError, UsageError
 from ozgraph.passes.state import State
 
 Progress = Callable[[str, int | None, int | None], None]
@@ -92,3 +94,39 @@ def insert(passes: Iterable[Pass], extra: Iterable[Pass]) -> list[Pass]:
                 position = index + 1
         result.insert(position, step)
     return result
+
+
+def as_pass(given: Pass | type[Pass] | str) -> Pass:
+    """A pass from an instance, a class, ``module:Class``, or the name of an installed entry point (``ozgraph.passes``).
+
+    Raises:
+        UsageError: there is no such pass, or it cannot be imported or made without arguments.
+    """
+    if isinstance(given, Pass):
+        return given
+    found = _find(given) if isinstance(given, str) else given
+    try:
+        made = found()
+    except TypeError as error:
+        raise UsageError(f"pass {given!r} cannot be made without arguments ({error}); give an instance") from error
+    if not isinstance(made, Pass):
+        raise UsageError(f"{given!r} is not a pass; it must be a subclass of ozgraph.passes.manager.Pass")
+    return made
+
+
+def _find(name: str) -> type[Pass]:
+    module, colon, attribute = name.partition(":")
+    try:
+        if colon:
+            found = getattr(import_module(module), attribute)
+        else:
+            entries = {entry.name: entry for entry in entry_points(group="ozgraph.passes")}
+            if name not in entries:
+                known = ", ".join(sorted(entries)) or "none is installed"
+                raise UsageError(f"no pass {name!r}; write module:Class, or the name of an installed one ({known})")
+            found = entries[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"pass {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise UsageError(f"{name!r} is not a pass class")
+    return found  # type: ignore[no-any-return]

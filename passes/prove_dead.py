@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
 from ozgraph.graph import Array, Value
@@ -253,6 +254,18 @@ def zeroed_axes(state: State) -> dict[tuple[Value, int], set[Atom]]:
             for member in family.members:
                 found.setdefault((member.value, member.axis), set()).add(family.atom)
     return found
+
+
+def zeroing(state: State) -> dict[tuple[Value, int], npt.NDArray[np.int64]]:
+    """The positions of weight axes that are zero in the chosen groups."""
+    positions = {}
+    for (value, axis), atoms in zeroed_axes(state).items():
+        table = state.dims.ids(state.axes[value][axis], frozen=True)
+        members = Removal(state.dims.total)
+        for atom in atoms:
+            members.add(atom, state.chosen.mask(atom))
+        positions[value, axis] = np.flatnonzero(~members.keep(table))
+    return positions
 
 
 def foldable(site: Site, atom: Atom, prover: Prover, state: State) -> Mask:

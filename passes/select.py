@@ -113,7 +113,7 @@ class Select(Pass):
             raise UsageError(f"round_to must be at least 1, got {self.round_to}")
         if self.min_kept < 1:
             raise UsageError(f"min_kept must be at least 1, got {self.min_kept}")
-        self._hold(state)
+        self.hold(state)
         score = criterion(self.criterion, self.seed)
         blocks: list[tuple[float, int, Family, Mask]] = []
         families = [family for family in state.families if family.active and family.held is None]
@@ -124,7 +124,7 @@ class Select(Pass):
         blocks.sort(key=lambda block: block[:2])
         return Ranking(state, [(family, mask) for _, _, family, mask in blocks])
 
-    def _hold(self, state: State) -> None:
+    def hold(self, state: State) -> None:
         """Mark families that the user's globs leave out."""
         for family in state.families:
             names = _names(state, family)

@@ -19,7 +19,7 @@ from ozgraph.rules.rule import Reduction, Rule, Spec
 if TYPE_CHECKING:
     from ozgraph.passes.cost import CostModel
     from ozgraph.passes.group import Family
-    from ozgraph.results import VerifyReport
+    from ozgraph.results import FrozenRow, VerifyReport
 
 Mask = npt.NDArray[np.bool_]
 
@@ -179,6 +179,8 @@ class State:
         removed: slots that are proved dead and go.
         folded: those of them that carry a constant into a bias.
         plan: the rewrite.
+        verification: how the comparison went.
+        given_back: families that verification froze.
         facts: names of what has been established; passes check and extend it.
     """
 
@@ -194,6 +196,7 @@ class State:
     folded: Removal = field(default_factory=lambda: Removal(0))
     plan: Plan = field(default_factory=Plan)
     verification: VerifyReport | None = None
+    given_back: list[FrozenRow] = field(default_factory=list)
     facts: set[str] = field(default_factory=set)
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -14,6 +14,7 @@ import numpy as np
 from ozgraph import api
 from ozgraph.errors import UsageError
 from ozgraph.graph import Array
+from ozgraph.numerics.sessions import open_session
 from ozgraph.results import AnalysisReport, BenchReport, PruneReport
 
 Progress = Callable[[str, int | None, int | None], None]
@@ -84,8 +85,5 @@ def run(keep: Path | None = None, *, progress: Progress | None = None) -> DemoRe
 
 def accuracy(model: Path, images: Array, labels: Array) -> float:
     """Share of images [n, 1, 8, 8] whose largest logit is at their label [n]."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"image": images})
+    logits = open_session(model).run({"image": images})["logits"]
     return float((np.asarray(logits).argmax(axis=1) == labels).mean())

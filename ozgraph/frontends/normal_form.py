@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ozgraph.errors import ModelError, OzgraphError
+
+# onnx_ir warns about models that are refused here in one sentence; without a handler, logging prints to the terminal.
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
 
 ANNOTATION = "quant_parameter_tensor_names"
 """Where onnx_ir keeps a value's quantization annotation in ``Value.meta``: role -> tensor name."""

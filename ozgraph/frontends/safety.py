@@ -271,6 +271,9 @@ def _check_nodes(
     inner: list[onnx.GraphProto] = []
     nodes = list(nodes)
     for node in nodes:
+        for text in (node.op_type, node.name, node.domain, *node.input, *node.output):
+            if isinstance(text, bytes):
+                raise ModelError(f"{where}: a node uses the name {text!r}, which is not text; export the model again")
         for name in node.output:
             if name and name in defined:
                 other = "an initializer" if name in initializers else "another value"

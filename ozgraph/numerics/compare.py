@@ -38,6 +38,8 @@ EXACT_LIMIT = 1e-12
 
 # A tensor whose noise is this large beside its spread is no evidence: one further upstream is.
 _NOISE_CEILING = 1e-3
+# An output above this still is evidence, but tensors just before it with half the noise are compared as well.
+_SHARP = 3e-5
 _EXACT_CEILING = EXACT_LIMIT / NOISE_FLOORS
 
 
@@ -87,8 +89,8 @@ def compare(
     plain = None if exact else onnxruntime_engine(optimise=False, threads=threads, providers=providers)
 
     def attempt(first: Path, second: Path) -> VerifyReport:
-        ceiling = _EXACT_CEILING if exact else _NOISE_CEILING
-        reference = Original(first, graph, engine, plain, ceiling, names, list(runs))
+        ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (_NOISE_CEILING, _SHARP)
+        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs))
         return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:

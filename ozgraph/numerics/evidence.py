@@ -15,6 +15,9 @@ from ozgraph.numerics.upstream import Origins, candidates, comparable, origins, 
 
 # What the candidates that are exposed together may occupy, over all runs.
 _EXPOSED_BYTES = 1 << 28
+# How far upstream of a noisy output sharper tensors are looked for.
+_SHARPENING_HOPS = 4
+_INFINITE = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Original:
         engine: how it and the other model run.
         plain: how it runs without graph optimisations, for the noise floor; None where nothing is optimised.
         ceiling: the noise floor above which a tensor is no evidence.
+        sharp: the noise floor above which less noisy tensors just before an output are compared as well.
         names: tensors that both files have; only these can stand in.
         runs: the inputs.
     """
@@ -47,6 +51,7 @@ class Original:
     engine: Engine
     plain: Engine | None
     ceiling: float
+    sharp: float
     names: Collection[str]
     runs: list[Feeds]
     _measured: dict[str, Liveliness] = field(default_factory=dict)
@@ -106,13 +111,22 @@ class Original:
         Raises:
             VerificationError: there is no evidence at all, or an output that the weights and the inputs reach has none.
         """
-        lively = {root(key, self.outputs) for key, found in seen.liveliness.items() if self.counts(found)}
+        floors: dict[str, float] = {}
+        for key, found in seen.liveliness.items():
+            if self.counts(found):
+                name = root(key, self.outputs)
+                floors[name] = max(found.floor, floors.get(name, 0.0))
+        lively = floors.keys() & set(self.outputs)
         chosen: dict[Value, None] = {}
         for output in self.graph.outputs:
-            if output.name in lively or not {output} & self._origins.driven & self._origins.weighted:
+            if not {output} & self._origins.driven & self._origins.weighted:
                 continue
-            accepted = self._upstream(output)
-            if not accepted:
+            floor = floors.get(output.name, _INFINITE)
+            if floor <= self.sharp:
+                continue
+            # A softmax may be several times as noisy as its logits: those are evidence as well.
+            accepted = self._upstream(output, floor / 2, None if floor == _INFINITE else _SHARPENING_HOPS)
+            if not accepted and floor == _INFINITE:
                 raise VerificationError(
                     f"output {output.name!r} does not vary between {len(self.runs)} inputs, nor does any tensor before "
                     "it that could be compared, so agreement would prove nothing; give real inputs with "
@@ -126,13 +140,19 @@ class Original:
             )
         return tuple(value.name for value in chosen if value.name not in self.outputs)
 
-    def _upstream(self, output: Value) -> list[Value]:
-        hops, farthest = 2, 2 * len(self.graph.ops) + 2
+    def _upstream(self, output: Value, floor: float, farthest: int | None) -> list[Value]:
+        """The nearest tensors that count, with noise of at most ``floor``, within ``farthest`` operators."""
+
+        def stands_in(value: Value) -> bool:
+            found = self._measured.get(value.name)
+            return found is not None and self._may_stand_in(value) and self.counts(found) and found.floor <= floor
+
+        hops = 2
         while True:
             usable = [value for value in candidates(output, hops, self.names) if self._may_stand_in(value)]
             self._expose([value for value in usable if value.name not in self._measured])
-            accepted, cut = stand_ins(output, self._stands_in, hops)
-            if not cut or hops > farthest:
+            accepted, cut = stand_ins(output, stands_in, hops)
+            if not cut or (farthest is not None and hops >= farthest):
                 return accepted
             hops *= 2
 
@@ -143,10 +163,6 @@ class Original:
             and value in self._origins.driven
             and value in self._origins.weighted
         )
-
-    def _stands_in(self, value: Value) -> bool:
-        found = self._measured.get(value.name)
-        return found is not None and self._may_stand_in(value) and self.counts(found)
 
     def _expose(self, values: Sequence[Value]) -> None:
         """Measure tensors, as many at a time as memory allows; what cannot be exposed is unusable."""

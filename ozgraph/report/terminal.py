@@ -136,6 +136,14 @@ def benchmark(report: BenchReport) -> RenderableType:
     return _panel(Group(times, Text(), ratio), "latency in onnxruntime")
 
 
+def listing(headers: Sequence[str], rows: Iterable[Sequence[str]], *, flexible: Sequence[str]) -> RenderableType:
+    """Rows of text as a table; the ``flexible`` columns give way on a narrow terminal."""
+    table = _table(*headers, flexible=flexible)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _families(report: AnalysisReport, everything: bool) -> list[RenderableType]:
     def saves(row: FamilyRow) -> float:
         parameters = row.parameters_per_slot * row.free / max(report.parameters, 1)

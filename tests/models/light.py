@@ -1,9 +1,10 @@
 """The nine legacy networks in the ``onnx`` package's test data, with weights that make them alive.
 
 The files (``onnx/backend/test/data/light/light_*.onnx``, IR version 3, opset 9) hold no weights: ``ConstantOfShape``
-nodes stand for all but a few vectors. Here each of them becomes an initializer with random elements, and one pass over the network, node by node
-on a small batch of random images, scales every layer to unit spread and centres it, as in layer-sequential unit-variance
-initialisation (Mishkin and Matas, arXiv:1511.06422). So logits are finite and differ from image to image.
+nodes stand for all but a few vectors. Here each of them becomes an initializer with random elements, and one pass over
+the network, node by node on a small batch of random images, scales every layer to unit spread and centres it, as in
+layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv:1511.06422). So logits are finite and differ
+from image to image.
 
 The pass is run once a machine: what it found (a factor per weight, and all vectors) is kept in a small file.
 """

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 class Sample(NamedTuple):
@@ -273,7 +273,7 @@ class DenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = [x]
         for layer in self.layers:
-            features.append(layer(torch.cat(features, 1)))  # noqa: PERF401 (each layer reads the list so far)
+            features.append(layer(torch.cat(features, 1)))
         return torch.cat(features, 1)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from ozgraph.dims import Reason
-from ozgraph.graph import Graph, Integers, Op, Value
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.state import State
+
+from ozgraph.dims import Reason
+from ozgraph.graph import Graph, Integers, Op, Value
 from property.systems import (
     Add,
     Concat,
@@ -128,7 +128,9 @@ class Solution:
             axes = state.axes.get(value)
             shape = value.shape or ()
             self._tables.append(tuple(None for _ in shape) if axes is None else tuple(map(state.dims.ids, axes)))
-        self.free = sorted({int(i) for axes in self._tables for table in axes if table is not None for i in table.flat if i >= 0})
+        tables = [table.ravel() for axes in self._tables for table in axes if table is not None]
+        ids = np.unique(np.concatenate(tables)) if tables else np.empty(0, np.int64)
+        self.free: list[int] = ids[ids >= 0].tolist()
 
     def kept(self, removed: Iterable[int]) -> list[Kept]:
         """What every tensor keeps, in ozgraph's view, when these ids go."""
@@ -155,7 +157,8 @@ class Solution:
         for i, (seen, real) in enumerate(zip(view, truth, strict=True)):
             for axis, (mine, theirs) in enumerate(zip(seen, real, strict=True)):
                 if not np.array_equal(mine, theirs):
-                    return f"removing ids {removed}: axis {axis} of t{i} keeps {theirs.astype(int)}, not {mine.astype(int)}"
+                    kept = f"keeps {theirs.astype(int)}, not {mine.astype(int)}"
+                    return f"removing ids {removed}: axis {axis} of t{i} {kept}"
         return None
 
     def found(self) -> frozenset[Slot]:

@@ -174,7 +174,8 @@ def result_shape(operation: Operation, shapes: Sequence[Shape]) -> Shape:
                 raise ValueError("a permutation must name every position once")
             return shapes[x]
         case Add(x, y):
-            if len(shapes[x]) != len(shapes[y]) or any(m != n and 1 not in (m, n) for m, n in zip(shapes[x], shapes[y])):
+            same_rank = len(shapes[x]) == len(shapes[y])
+            if not same_rank or any(m != n and 1 not in (m, n) for m, n in zip(shapes[x], shapes[y], strict=True)):
                 raise ValueError(f"{shapes[x]} and {shapes[y]} cannot be added")
             return tuple(max(m, n) for m, n in zip(shapes[x], shapes[y], strict=True))
         case Hold(x, _, _):

@@ -1,0 +1,377 @@
+"""The programming interface: load, analyze, prune, eliminate, verify, bench."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ozgraph.errors import UsageError
+from ozgraph.graph import Graph
+from ozgraph.passes.cost import Cost
+from ozgraph.passes.eliminate import Eliminate
+from ozgraph.passes.freeze import Freeze
+from ozgraph.passes.group import Family, Group
+from ozgraph.passes.infer_dims import InferDims
+from ozgraph.passes.manager import Pass, Pipeline, Progress, as_pass, insert
+from ozgraph.passes.normalize import Normalize
+from ozgraph.passes.prove_dead import ProveDead
+from ozgraph.passes.saliency import Criterion
+from ozgraph.passes.select import Select, Target
+from ozgraph.passes.state import State
+from ozgraph.passes.summary import analysis_report, prune_report
+from ozgraph.passes.verify import Verify
+from ozgraph.results import AnalysisReport, BenchReport, PruneReport, VerifyReport
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir
+
+    Source = str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model
+
+__all__ = [
+    "Analysis",
+    "Family",
+    "PruneResult",
+    "Target",
+    "analyze",
+    "bench",
+    "eliminate",
+    "load",
+    "prune",
+    "verify",
+]
+
+PIPELINE: tuple[type[Pass], ...] = (
+    Normalize,
+    InferDims,
+    Freeze,
+    Group,
+    Cost,
+    Select,
+    ProveDead,
+    Eliminate,
+    Verify,
+)
+"""The passes of ``ozgraph prune``, in order."""
+
+Shapes = Mapping[str, Sequence[int]]
+UserPass = Pass | type[Pass] | str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What :func:`analyze` found.
+
+    Attributes:
+        report: plain data, for people and JSON.
+        state: dims, families and cost, for programs.
+    """
+
+    report: AnalysisReport
+    state: State
+
+    @property
+    def families(self) -> list[Family]:
+        """The families, in the order of the model."""
+        return self.state.families
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What :func:`prune` and :func:`eliminate` did.
+
+    Attributes:
+        report: plain data, for people and JSON.
+        model: the smaller model.
+        state: everything that was found on the way.
+    """
+
+    report: PruneReport
+    model: onnx_ir.Model
+    state: State
+
+
+def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool = False) -> Graph:
+    """Read an ONNX model; no weight is read and nothing is changed.
+
+    Args:
+        source: a path, the bytes of a file, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; a graph comes back as is.
+        shapes: sizes to bind inputs with varying axes to, by name.
+        simplify: run onnxsim on it first, in a child process; where it cannot, the model is read as it is.
+
+    Raises:
+        ModelError: it is not a model that can be read.
+        UsageError: ``shapes`` names an input that is not there, or does not fit.
+    """
+    if isinstance(source, Graph):
+        if shapes:
+            raise UsageError("shapes are bound when a model is loaded; give them to ozgraph.load")
+        return source
+    from ozgraph.frontends import onnx as frontend
+
+    if simplify:
+        from ozgraph.frontends.simplify import simplified
+
+        source = simplified(source)
+    return frontend.load(source, shapes=shapes)
+
+
+def analyze(
+    model: Source | Graph,
+    *,
+    shapes: Shapes | None = None,
+    simplify: bool = False,
+    rescale: bool = False,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    passes: Iterable[UserPass] = (),
+    verify_each: bool = False,
+    print_after: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Analysis:
+    """Find what can be removed, what that would save, and why the rest cannot.
+
+    Args:
+        rescale: count families as active whose norm would be emitted decomposed.
+        include, exclude: globs over tensor and node names; families left out are reported as held.
+        passes: passes of your own: instances, classes, ``module:Class`` or installed names.
+        verify_each: run every pass's check after it.
+        print_after: names of passes after which the graph is printed to standard error.
+        progress: told what is going on.
+
+    Raises:
+        ModelError: the model cannot be read.
+        UsageError: an argument makes no sense.
+    """
+    state = State(_loaded(model, shapes, simplify, progress))
+    steps = _pipeline(_analysis(rescale), passes)
+    _run(steps, state, verify_each, print_after, progress)
+    if tuple(include) or tuple(exclude):
+        Select(include=tuple(include), exclude=tuple(exclude)).hold(state)
+    return Analysis(analysis_report(state), state)
+
+
+def prune(
+    model: Source | Graph,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    target: Target | None = None,
+    criterion: str | Criterion = "l2",
+    seed: int = 0,
+    normalise: str = "family",
+    round_to: int | None = None,
+    min_kept: int = 1,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    rescale: bool = False,
+    max_drift: float | None = None,
+    inputs: str | os.PathLike[str] | None = None,
+    exact: bool = False,
+    thorough: bool = False,
+    shapes: Shapes | None = None,
+    simplify: bool = False,
+    passes: Iterable[UserPass] = (),
+    verify_each: bool = False,
+    print_after: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Remove the groups that matter least, and write the smaller model once onnxruntime has verified it.
+
+    Args:
+        output: the file to write; None keeps the model in memory. It is verified either way.
+        target: the fraction to remove; exactly one of ``target`` and ``max_drift``.
+        criterion: ``l1``, ``l2``, ``random``, or a function of (state, family) that returns one score a slot.
+        max_drift: remove the cheapest groups by measured change of the output until it would pass this.
+        inputs: an ``.npz`` to verify (and measure drift) on; made inputs otherwise.
+        Other arguments are those of the passes :class:`Select`, :class:`Group` and :class:`Verify`.
+
+    Raises:
+        ModelError: the model cannot be read.
+        UsageError: the target cannot be met, or an argument makes no sense.
+        VerificationError: agreement could not be shown.
+    """
+    if (target is None) == (max_drift is None):
+        raise UsageError("give either a target or max_drift")
+    _refuse(output, model)
+    graph = _loaded(model, shapes, simplify, progress)
+    _refuse(output, graph)
+    state = State(graph)
+    _run(_pipeline(_analysis(rescale), ()), state, verify_each, print_after, progress)
+    select = Select(
+        target=target if target is not None and target.latency is None else Target(macs=0.0),
+        criterion=criterion,
+        seed=seed,
+        normalise=normalise,
+        round_to=round_to,
+        min_kept=min_kept,
+        include=tuple(include),
+        exclude=tuple(exclude),
+    )
+    if target is not None and target.latency is not None:
+        from ozgraph.passes.search import macs_for_latency
+
+        select = replace(select, target=Target(macs=macs_for_latency(state, select, target.latency, progress)))
+    chooser: Pass = select
+    if max_drift is not None:
+        from ozgraph.passes.search import SelectByDrift
+
+        chooser = SelectByDrift(select, max_drift, _path(inputs), progress)
+    steps = _pipeline((chooser, ProveDead(), Eliminate()), passes)
+    checking = Verify(
+        inputs=_path(inputs),
+        exact=exact,
+        thorough=thorough,
+        output=_path(output),
+        redo=tuple(steps),
+        seed=seed,
+        progress=progress,
+    )
+    _run((*steps, checking), state, verify_each, print_after, progress)
+    return _result(state, output)
+
+
+def eliminate(
+    model: Source | Graph,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+    exact: bool = False,
+    thorough: bool = False,
+    shapes: Shapes | None = None,
+    simplify: bool = False,
+    passes: Iterable[UserPass] = (),
+    verify_each: bool = False,
+    print_after: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Remove the slots that are dead in the model as it is, whoever made them so; its function does not change.
+
+    Arguments are those of :func:`prune`.
+
+    Raises:
+        ModelError: the model cannot be read.
+        UsageError: an argument makes no sense.
+        VerificationError: agreement could not be shown.
+    """
+    _refuse(output, model)
+    graph = _loaded(model, shapes, simplify, progress)
+    _refuse(output, graph)
+    state = State(graph)
+    steps = _pipeline((Normalize(), InferDims(), Freeze(), Cost(), ProveDead(), Eliminate()), passes)
+    checking = Verify(
+        inputs=_path(inputs),
+        exact=exact,
+        thorough=thorough,
+        output=_path(output),
+        redo=tuple(step for step in steps if step.requires & {"certified", "dead", "plan"}),
+        progress=progress,
+    )
+    _run((*steps, checking), state, verify_each, print_after, progress)
+    return _result(state, output)
+
+
+def verify(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+    shapes: Shapes | None = None,
+    exact: bool = False,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compare two model files with the same signature in onnxruntime.
+
+    Raises:
+        ModelError: a file is not a model that onnxruntime runs.
+        UsageError: the signatures differ, or the inputs do not fit.
+        VerificationError: nothing varies with the inputs.
+    """
+    from ozgraph.numerics.compare import verify as compare
+
+    if progress is not None:
+        progress("verify", None, None)
+    return compare(Path(first), Path(second), inputs=_path(inputs), shapes=_sizes(shapes), exact=exact)
+
+
+def bench(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+    shapes: Shapes | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> BenchReport:
+    """Time two model files in onnxruntime, interleaved; see :func:`ozgraph.numerics.bench.bench` for the options.
+
+    Raises:
+        ModelError: a model does not load.
+        UsageError: inputs that do not fit.
+    """
+    from ozgraph.numerics.bench import bench as measure
+
+    if progress is not None:
+        progress("bench", None, None)
+    return measure(Path(first), Path(second), inputs=_path(inputs), shapes=_sizes(shapes), **options)
+
+
+def _analysis(rescale: bool) -> tuple[Pass, ...]:
+    return (Normalize(), InferDims(), Freeze(), Group(rescale=rescale), Cost())
+
+
+def _pipeline(steps: Sequence[Pass], extra: Iterable[UserPass]) -> list[Pass]:
+    return insert(steps, [as_pass(item) for item in extra])
+
+
+def _run(
+    steps: Sequence[Pass],
+    state: State,
+    verify_each: bool,
+    print_after: Iterable[str],
+    progress: Progress | None,
+) -> None:
+    wanted = set(print_after)
+    after: Callable[[Pass, State], None] | None = None
+    if wanted:
+        from ozgraph.passes.dump import dump_after
+
+        after = dump_after(wanted)
+    Pipeline(steps, verify_each=verify_each, after=after, progress=progress).run(state)
+
+
+def _loaded(model: Source | Graph, shapes: Shapes | None, simplify: bool, progress: Progress | None) -> Graph:
+    if progress is not None:
+        progress("load", None, None)
+    return load(model, shapes=shapes, simplify=simplify)
+
+
+def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> None:
+    """Say that an output cannot be written before any work is done."""
+    if output is None:
+        return
+    from ozgraph.backends.files import refuse
+
+    forbid: Iterable[str | os.PathLike[str]] = ()
+    if isinstance(model, Graph):
+        forbid = model.origin.files
+    elif isinstance(model, (str, os.PathLike)):
+        forbid = (model,)
+    refuse(output, forbid)
+
+
+def _result(state: State, output: str | os.PathLike[str] | None) -> PruneResult:
+    from ozgraph.backends.onnx import apply
+
+    path = None if output is None else os.fspath(output)
+    return PruneResult(prune_report(state, path), apply(state.graph, state.plan), state)
+
+
+def _path(given: str | os.PathLike[str] | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _sizes(shapes: Shapes | None) -> dict[str, tuple[int, ...]] | None:
+    return None if not shapes else {name: tuple(sizes) for name, sizes in shapes.items()}

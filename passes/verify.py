@@ -1,0 +1,286 @@
+"""Run the pruned model against the original before its file gets its name; take back what does not agree."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ozgraph.dims import Atom, Reason
+from ozgraph.errors import OzgraphError, UsageError, VerificationError
+from ozgraph.graph import Array
+from ozgraph.passes.eliminate import Eliminate, kept_positions
+from ozgraph.passes.manager import Pass, Progress
+from ozgraph.passes.prove_dead import ProveDead, zeroing
+from ozgraph.passes.state import Removal, State
+from ozgraph.results import FrozenRow, VerifyReport
+
+HALVES = 1
+"""How many times the families are split into two random halves, each verified on its own."""
+
+
+@dataclass(frozen=True)
+class Verify(Pass):
+    """Prove that the pruned model is the original with exactly the chosen members at zero.
+
+    1. Random halves of the families, and with ``thorough`` each family alone, then all together: onnxruntime runs
+       both models on the same inputs, at two sizes of every axis that varies.
+    2. On a mismatch the family at fault is found by bisection and frozen with that reason; ``redo`` runs again.
+    3. The file that gets the output's name is the very file that the last comparison ran.
+    """
+
+    name: ClassVar[str] = "verify"
+    requires: ClassVar[frozenset[str]] = frozenset({"plan"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"verified"})
+
+    inputs: Path | None = field(
+        default=None,
+        metadata={"help": "Inputs to run the models on: an .npz file with one array an input.", "metavar": "FILE.npz"},
+    )
+    exact: bool = field(
+        default=False, metadata={"help": "Verify in float64 on onnx's reference evaluator as well; slow."}
+    )
+    thorough: bool = field(default=False, metadata={"help": "Verify every family alone as well; slow."})
+    output: Path | None = None
+    redo: tuple[Pass, ...] = ()
+    seed: int = 0
+    progress: Progress | None = field(default=None, compare=False)
+
+    def run(self, state: State) -> bool:
+        """Fill ``state.verification``; with ``output``, write the file.
+
+        Raises:
+            VerificationError: nothing that the inputs reach varies, so that agreement would prove nothing.
+        """
+        with tempfile.TemporaryDirectory(prefix="ozgraph-verify-") as folder:
+            bench = _Bench(state, self, Path(folder))
+            while True:
+                report = self._attempt(bench)
+                if report.equal:
+                    state.verification = report
+                    return True
+                if not state.removed:
+                    raise VerificationError(
+                        f"the original does not agree with an unchanged copy of itself ({report.failure}); "
+                        f"nothing was written"
+                    )
+                culprit = bench.culprit()
+                self._give_back(state, culprit, report.failure or "")
+
+    def _attempt(self, bench: _Bench) -> VerifyReport:
+        atoms = bench.atoms
+        trials: list[list[Atom]] = []
+        shuffled = np.random.default_rng(self.seed)
+        for _ in range(HALVES if len(atoms) > 1 else 0):
+            order = shuffled.permutation(len(atoms))
+            middle = len(atoms) // 2
+            trials += [[atoms[i] for i in order[:middle]], [atoms[i] for i in order[middle:]]]
+        if self.thorough and len(atoms) > 1:
+            trials += [[atom] for atom in atoms]
+        reports = []
+        for number, trial in enumerate(trials):
+            if self.progress is not None:
+                self.progress("verify", number, len(trials) + 1)
+            reports.append(bench.compare(trial))
+            if not reports[-1].equal:
+                return reports[-1]
+        if self.progress is not None:
+            self.progress("verify", len(trials), len(trials) + 1)
+        reports.append(bench.finish(self.output))
+        return _worst(reports)
+
+    def _give_back(self, state: State, culprit: Atom, failure: str) -> None:
+        """Freeze a family that does not verify and choose again without it."""
+        reason = Reason(f"it did not verify: {failure}")
+        family = next((family for family in state.families if family.atom is culprit), None)
+        dim = family.dim if family is not None else state.weight_atoms[culprit][0][0].name
+        state.given_back.append(
+            FrozenRow(f"{dim}: {reason.text}", family.id if family is not None else "", culprit.size, 0)
+        )
+        if family is not None:
+            family.held = reason.text
+        state.dims.freeze(culprit, reason)
+        state.forget_atoms()
+        state.chosen = state.chosen.without(_only(state, state.chosen, {culprit}))
+        for step in self.redo:
+            try:
+                step.run(state)
+            except UsageError:
+                # Without this family the target is out of reach: go on with what was chosen of the others.
+                continue
+
+
+class _Bench:
+    """Builds trial models in a temporary folder and compares them."""
+
+    def __init__(self, state: State, options: Verify, folder: Path) -> None:
+        self._state = state
+        self._options = options
+        self._folder = folder
+        self._inputs = _read_inputs(options.inputs, state)
+        self._count = 0
+
+    @property
+    def atoms(self) -> list[Atom]:
+        """Atoms that lose slots, in the order of the model."""
+        return [atom for atom in self._state.weight_atoms if self._state.removed.count(atom)]
+
+    def compare(self, atoms: Sequence[Atom]) -> VerifyReport:
+        """The model with only these families pruned against the original with only these zeroed."""
+        try:
+            trial = self._restricted(atoms)
+            return self._against_original(trial, self._write(trial))
+        except VerificationError as error:
+            if "--inputs" in str(error):
+                raise
+            return _failed(str(error))
+        except UsageError:
+            raise
+        except Exception as error:  # a wrong rule or pass may fail anywhere: that is a mismatch, and has a family
+            return _failed(f"{type(error).__name__}: {error}")
+
+    def finish(self, output: Path | None) -> VerifyReport:
+        """All families together; the compared file gets the output's name if it agrees."""
+        from ozgraph.backends.files import check, write
+        from ozgraph.backends.onnx import apply
+
+        reports: list[VerifyReport] = []
+
+        def verified(path: str) -> None:
+            check(path)
+            reports.append(self._against_original(self._state, Path(path)))
+            if not reports[-1].equal:
+                raise _DisagreementError(reports[-1].failure or "")
+
+        origin = self._state.graph.origin
+        try:
+            target = self._folder / "pruned.onnx" if output is None else output
+            write(apply(self._state.graph, self._state.plan), target, forbid=origin.files, verify=verified)
+        except _DisagreementError:
+            return reports[-1]
+        except VerificationError as error:
+            if "--inputs" in str(error):
+                raise
+            return _failed(str(error))
+        return reports[-1]
+
+    def culprit(self) -> Atom:
+        """The first family in the order of the model whose removal, with those before it, does not agree."""
+        atoms = self.atoms
+        low, high = 0, len(atoms) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self.compare(atoms[: middle + 1]).equal:
+                low = middle + 1
+            else:
+                high = middle
+        return atoms[low]
+
+    def _restricted(self, atoms: Sequence[Atom]) -> State:
+        """The state with only some families chosen and removed."""
+        state, wanted = self._state, set(atoms)
+        trial = replace(state, chosen=_only(state, state.chosen, wanted), timings={}, facts=set(state.facts))
+        ProveDead().run(trial)
+        trial.removed = _only(state, trial.removed, wanted)
+        Eliminate().run(trial)
+        return trial
+
+    def _write(self, trial: State) -> Path:
+        from ozgraph.backends.files import check, write
+        from ozgraph.backends.onnx import apply
+
+        self._count += 1
+        path = self._folder / f"trial{self._count}.onnx"
+        write(apply(trial.graph, trial.plan), path, verify=check)
+        return path
+
+    def _against_original(self, trial: State, pruned: Path) -> VerifyReport:
+        from ozgraph.backends.files import write
+        from ozgraph.backends.onnx import zeroed
+        from ozgraph.frontends.onnx import sample_shapes
+        from ozgraph.numerics.compare import compare
+
+        origin = trial.graph.origin
+        members = zeroing(trial)
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        with ExitStack() as stack:
+            if members or origin.path is None:
+                original = folder / "original.onnx"
+                stack.callback(_remove, folder)
+                write(zeroed(trial.graph, members), original, verify=None)
+            else:
+                original = Path(origin.path)
+            positions = kept_positions(trial)
+            shapes = [sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))]
+            reports = [
+                compare(original, pruned, trial.graph, kept=positions, shape_variants=shapes, inputs=self._inputs)
+            ]
+            if self._options.exact and reports[0].equal:
+                reports.append(
+                    compare(
+                        original,
+                        pruned,
+                        trial.graph,
+                        kept=positions,
+                        shape_variants=shapes[:1],
+                        inputs=self._inputs,
+                        exact=True,
+                    )
+                )
+            if pruned.parent == self._folder:
+                _remove(pruned)
+        exact_failure = next((report for report in reports if not report.equal), None)
+        return exact_failure or reports[0]
+
+
+class _DisagreementError(OzgraphError):
+    """Stops a file from getting its name; never leaves this module."""
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        for entry in path.iterdir():
+            entry.unlink()
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + ".data").unlink(missing_ok=True)
+
+
+def _read_inputs(path: Path | None, state: State) -> list[dict[str, Array]] | None:
+    if path is None:
+        return None
+    from ozgraph.numerics.inputs import load_inputs
+
+    return load_inputs(Path(os.fspath(path)), state.graph)
+
+
+def _only(state: State, removal: Removal, atoms: set[Atom]) -> Removal:
+    restricted = Removal(state.dims.total)
+    for atom in atoms:
+        restricted.add(atom, removal.mask(atom))
+    return restricted
+
+
+def _failed(why: str) -> VerifyReport:
+    return VerifyReport(float("inf"), 0.0, 1e-5, (), 0, why)
+
+
+def _worst(reports: Sequence[VerifyReport]) -> VerifyReport:
+    """One report for several comparisons: the worst of each figure, the first failure."""
+    failure = next((report.failure for report in reports if report.failure is not None), None)
+    return VerifyReport(
+        max_relative_error=max(report.max_relative_error for report in reports),
+        noise_floor=max(report.noise_floor for report in reports),
+        limit=max(report.limit for report in reports),
+        compared=tuple(dict.fromkeys(name for report in reports for name in report.compared)),
+        runs=sum(report.runs for report in reports),
+        failure=failure,
+    )
+
