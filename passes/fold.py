@@ -27,6 +27,8 @@ def folding_operand(site: Site, state: State) -> tuple[Value, int] | None:
         return None
     if bias is not None and bias.constant is None:
         return None
+    if weight.dtype is None or weight.dtype.itemsize < 4:
+        return None  # the shifted bias would be rounded to half precision
     if op.type == "MatMul" and weight.rank != 2:
         return None
     axes = [axis for position, axis in site.operands if position == 0]

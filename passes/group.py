@@ -11,7 +11,7 @@ import numpy as np
 from ozgraph.dims import Atom, Reason
 from ozgraph.graph import Value
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.prove_dead import Prover, Start, foldable, occurrences, sites_by_atom
+from ozgraph.passes.prove_dead import Prover, Start, foldable, keeps_statistics, occurrences, sites_by_atom
 from ozgraph.passes.state import Bound, Site, State
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction
@@ -220,6 +220,9 @@ def _freeze(state: State, atom: Atom, site: Site) -> None:
         Reduction.RMS: "a norm over it still sees a zeroed slot",
         Reduction.NORM: "a norm over it still sees a zeroed slot",
     }.get(site.reduction, "the order of its slots matters")
+    source = site.op.inputs[site.operands[0][0]]
+    if site.reduction is not Reduction.SUM and source is not None and not keeps_statistics(source):
+        what = "a mean or norm over it cannot be rescaled exactly in half precision"
     state.dims.freeze(atom, Reason(what, site.op.operator, site.op.name))
 
 

@@ -97,6 +97,8 @@ class Prover:
             operand, axis = site.operands[0]
             value = site.op.inputs[operand]
             assert value is not None
+            if not keeps_statistics(value):
+                return UNKNOWN
             return self._at_if_there(value, axis, atom)
         best: Slots = UNKNOWN
         for value, axis in occurrences(site):
@@ -106,6 +108,11 @@ class Prover:
 
     def _at_if_there(self, value: Value, axis: int, atom: Atom) -> Slots:
         return self.at(value, axis, atom) if atom in self._state.atoms(value, axis) else UNKNOWN
+
+
+def keeps_statistics(value: Value) -> bool:
+    """Whether a norm or mean over a value can be rescaled: in half precision the factor itself would be rounded."""
+    return value.dtype is not None and value.dtype.itemsize >= 4
 
 
 def occurrences(site: Site) -> list[tuple[Value, int]]:

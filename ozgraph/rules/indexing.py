@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ozgraph.errors import RuleError
-from ozgraph.graph import Op
+from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import Slots, given, meet, moved, vanishing
 from ozgraph.rules.movement import rederive
@@ -28,29 +28,41 @@ from ozgraph.rules.rule import (
 _LOOKUP = "positions along it are looked up at run time"
 
 
-def _bounds(op: Op) -> dict[int, tuple[int, int]] | None:
-    """Axis -> (start, step) of a slice, at the sample sizes; None where they are computed at run time."""
+def _bounds(op: Op) -> dict[int, tuple[int, int] | None]:
+    """Axis -> (start, step) of a slice; None for an axis whose bounds are computed at run time."""
     shape = need_shape(op.inputs[0], op)
     if "starts" in op.attributes:
         starts = list(op.attributes["starts"])
-        steps = [1] * len(starts)
-    else:
-        known = known_integers(op.input(1))
-        if known is None:
-            return None
-        starts = known.ravel().tolist()
-        given_steps = op.input(4)
-        computed = known_integers(given_steps)
-        if given_steps is not None and computed is None:
-            return None
-        steps = [1] * len(starts) if computed is None else computed.ravel().tolist()
-    axes = axis_list(op, 3, len(shape)) or tuple(range(len(starts)))
-    bounds = {}
-    for axis, start, step in zip(axes, starts, steps, strict=True):
-        size = shape[axis]
-        start = start + size if start < 0 else start
-        bounds[axis] = (min(max(start, 0), size if step > 0 else size - 1), step)
+        axes = axis_list(op, 3, len(shape)) or tuple(range(len(starts)))
+        return {axis: _clamped(start, 1, shape[axis]) for axis, start in zip(axes, starts, strict=True)}
+    # Without the bounds themselves, their number is still known from their shape.
+    count = need_shape(op.inputs[1], op)[0]
+    axes = axis_list(op, 3, len(shape)) or tuple(range(count))
+    fixed = [_fixed(op.input(position), count) for position in (1, 2)]
+    starts_, ends = fixed
+    steps = [1] * count if op.input(4) is None else _fixed(op.input(4), count)
+    bounds: dict[int, tuple[int, int] | None] = {}
+    for axis, start, end, step in zip(axes, starts_, ends, steps, strict=True):
+        known = start is not None and step is not None and end is not None
+        bounds[axis] = _clamped(start or 0, step or 1, shape[axis]) if known else None
     return bounds
+
+
+def _fixed(value: Value | None, count: int) -> list[int | None]:
+    """Elements of a bound that are the same at every run; None for the others."""
+    known = known_integers(value)
+    if known is None:
+        return [None] * count
+    elements: list[int | None] = [int(element) for element in known.ravel()]
+    if value is not None and value.integers is not None:
+        flags = value.integers.dynamic.ravel().tolist()
+        elements = [None if flag else element for element, flag in zip(elements, flags, strict=True)]
+    return elements
+
+
+def _clamped(start: int, step: int, size: int) -> tuple[int, int]:
+    start = start + size if start < 0 else start
+    return min(max(start, 0), size if step > 0 else size - 1), step
 
 
 def _slice(op: Op) -> Spec:
@@ -64,8 +76,9 @@ def _slice(op: Op) -> Spec:
     takes: dict[str, tuple[str, npt.NDArray[np.int64]]] = {}
     frozen: dict[str, str] = {}
     for axis, (m, n) in enumerate(zip(source, made, strict=True)):
-        start, step = (bounds or {}).get(axis, (0, 1))
-        if bounds is None and m != n:
+        bound = bounds.get(axis, (0, 1))
+        start, step = bound or (0, 1)
+        if bound is None:
             result[axis] = Letter(f"b{axis}")
             frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
         elif step == 1 and m != n:
@@ -76,6 +89,9 @@ def _slice(op: Op) -> Spec:
                     sizes[letter] = width
             reduced |= {f"l{axis}": Reduction.UNREAD, f"r{axis}": Reduction.UNREAD}
             operand[axis] = Concat(tuple(parts)) if len(parts) > 1 else parts[0]
+        elif step != 1 and None in bounds.values():
+            result[axis] = Letter(f"b{axis}")
+            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
         elif step != 1:
             result[axis] = Letter(f"b{axis}")
             takes[f"b{axis}"] = (f"a{axis}", start + step * np.arange(n, dtype=np.int64))
@@ -90,19 +106,20 @@ def _slice_bounds(edit: Edit) -> None:
     assert source is not None and result is not None and source.shape is not None and result.shape is not None
     before, after = edit.shape(source), edit.shape(result)
     changed = {axis for axis, size in enumerate(source.shape) if before[axis] != size}
-    if bounds is None or not changed & set(bounds):
+    if not changed & set(bounds):
         return
-    if any(bounds[axis][1] != 1 for axis in changed & set(bounds)):
-        _slice_becomes_gathers(edit, bounds)
+    known = {axis: bound for axis, bound in bounds.items() if bound is not None}
+    if any(known[axis][1] != 1 for axis in changed & set(known)):
+        _slice_becomes_gathers(edit, known)
         return
     starts: list[int | None] = []
     ends: list[int | None] = []
-    for axis, (start, _) in bounds.items():
-        if axis not in changed:
+    for axis, bound in bounds.items():
+        if axis not in changed or bound is None:
             starts.append(None)
             ends.append(None)
             continue
-        first = int(edit.kept_axis(source, axis)[:start].sum())
+        first = int(edit.kept_axis(source, axis)[: bound[0]].sum())
         starts.append(first)
         ends.append(first + after[axis])
     if "starts" in op.attributes:
