@@ -58,6 +58,12 @@ class Inferred:
         return self.static_shape(name) is not None
 
 
+_SHAPE_KEEPING = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Operators of the default domain that onnx cannot infer: it knows them as functions only. They keep the shape."""
+
+_UNTYPED = "expected to have type but instead is null"
+
+
 class Skeleton:
     """A model's nodes and the types of its weights, ready to be inferred at any input sizes."""
 
@@ -135,7 +141,9 @@ class Skeleton:
             try:  # data propagation has rejected valid arithmetic before
                 inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
             except Exception:
-                raise InferenceError(root_cause(first)) from None
+                if _UNTYPED not in str(first) or not any(node.op_type in _SHAPE_KEEPING for node in proto.graph.node):
+                    raise InferenceError(root_cause(first)) from None
+                inferred = onnx.shape_inference.infer_shapes(proto)  # the walk fills in what follows
         known = Inferred()
         _collect(inferred.graph.input, known)
         _collect(inferred.graph.value_info, known)
@@ -260,6 +268,11 @@ def _walk(skeleton: Skeleton, sizes: Sizes, known: Inferred) -> None:
                     known.shapes[value.name] = found.shapes[value.name]
                 if value.name in found.dtypes:
                     known.dtypes.setdefault(value.name, found.dtypes[value.name])
+            if not known.complete(value.name) and node.op_type in _SHAPE_KEEPING:
+                source = node.inputs[0]
+                if source is not None and known.complete(source.name or ""):
+                    known.shapes[value.name] = known.shapes[source.name or ""]
+                    known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
             if not known.complete(value.name):
                 _use_declared(value, names, known)
 

@@ -24,7 +24,7 @@ from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.evidence import Observation, Original
 from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
 from ozgraph.numerics.measure import NOISE_FLOORS, Gap, Liveliness, gap, mismatch, spread
-from ozgraph.numerics.precision import has_halves, to_float32, to_float64
+from ozgraph.numerics.precision import mapped, to_float32, to_float64
 from ozgraph.numerics.runners import Feeds, Tensors, onnxruntime_engine, reference_engine, run_all
 from ozgraph.numerics.sessions import CPU, read_structure
 from ozgraph.results import VerifyReport
@@ -83,13 +83,13 @@ def compare(
         runs: list[Feeds] = [make_inputs(graph, variant, seed) for variant in shapes for seed in seeds]
     else:
         runs = [*inputs, *([perturbed(inputs[0])] if len(inputs) == 1 else [])]
-    names = _tensor_names(original) & _tensor_names(pruned)
     required = len(inputs or ())
     engine = reference_engine() if exact else onnxruntime_engine(optimise=True, threads=threads, providers=providers)
     plain = None if exact else onnxruntime_engine(optimise=False, threads=threads, providers=providers)
 
     def attempt(first: Path, second: Path) -> VerifyReport:
         ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (_NOISE_CEILING, _SHARP)
+        names = _tensor_names(first) & _tensor_names(second)
         reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs))
         return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)
 
@@ -100,12 +100,12 @@ def compare(
 
         if exact:
             return twins(to_float64)
-        if has_halves(original) or has_halves(pruned):
+        if _has(graph, "float16", "bfloat16"):
             return twins(to_float32)
         try:
-            return attempt(original, pruned)
+            return twins(mapped)
         except ModelError as error:
-            if "NOT_IMPLEMENTED" not in str(error) or not _has_doubles(graph):
+            if "NOT_IMPLEMENTED" not in str(error) or not _has(graph, "float64"):
                 raise
             return twins(to_float32)
 
@@ -159,12 +159,10 @@ class _Verdict:
 
 
 def _compared(reference: Original, other: Path, required: int, kept: Kept | None, base: float) -> VerifyReport:
-    seen = reference.start(required)
-    chosen: tuple[str, ...] = ()
+    start = reference.start(required)
     while True:
-        found = reference.stand_ins(seen)
-        if found != chosen:
-            chosen, seen = found, reference.observe(found)
+        chosen = reference.stand_ins(start)
+        seen = reference.narrowed(start, chosen)
         results: list[Tensors] = []
         try:
             for result in run_all(reference.engine, other, chosen, reference.runs):
@@ -252,8 +250,8 @@ def _tensor_names(path: Path) -> set[str]:
     return {name for node in graph.node for name in node.output if name}
 
 
-def _has_doubles(graph: Graph) -> bool:
-    return any(value.dtype == np.float64 for value in graph.values.values())
+def _has(graph: Graph, *dtypes: str) -> bool:
+    return any(value.dtype is not None and value.dtype.name in dtypes for value in graph.values.values())
 
 
 def _same_signature(first: Path, graph: Graph, second: Path, other: Graph) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ozgraph.errors import OzgraphError, UsageError, VerificationError
+from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.measure import Liveliness, liveliness
 from ozgraph.numerics.runners import Engine, Feeds, Tensors, root, run_all
@@ -17,6 +17,8 @@ from ozgraph.numerics.upstream import Origins, candidates, comparable, origins, 
 _EXPOSED_BYTES = 1 << 28
 # How far upstream of a noisy output sharper tensors are looked for.
 _SHARPENING_HOPS = 4
+# Outputs of these are integers, or saturate.
+_SATURATING = frozenset({"Cast", "Clip", "HardSigmoid", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "Where"})
 _INFINITE = float("inf")
 
 
@@ -76,7 +78,14 @@ class Original:
             UsageError: a required run, or every run, failed.
             ModelError: the model does not load, or lacks an operator in the reference evaluator.
         """
-        results = run_all(self.engine, self.path, (), self.runs)
+        expose = self._likely()
+        try:
+            results = run_all(self.engine, self.path, expose, self.runs)
+        except ModelError:
+            if not expose:
+                raise
+            expose = ()
+            results = run_all(self.engine, self.path, expose, self.runs)
         failures = [(index, result) for index, result in enumerate(results) if isinstance(result, OzgraphError)]
         if failures and (failures[0][0] < required or len(failures) == len(results)):
             if self.plain is None:
@@ -87,7 +96,9 @@ class Original:
             )
         succeeded = [(feeds, result) for feeds, result in zip(self.runs, results, strict=True) if _ran(result)]
         self.runs = [feeds for feeds, _ in succeeded]
-        return self._measure((), [result for _, result in succeeded if not isinstance(result, OzgraphError)])
+        seen = self._measure(expose, [result for _, result in succeeded if not isinstance(result, OzgraphError)])
+        self._measured.update({name: seen.liveliness[name] for name in expose})
+        return seen
 
     def observe(self, expose: Sequence[str]) -> Observation:
         """Run everything with extra outputs.
@@ -96,6 +107,14 @@ class Original:
             OzgraphError: the model does not load or run with these exposed.
         """
         return self._measure(expose, _all_ran(run_all(self.engine, self.path, expose, self.runs)))
+
+    def narrowed(self, seen: Observation, expose: Sequence[str]) -> Observation:
+        """A fresh observation of the outputs and ``expose``, out of what was seen already if that is enough."""
+        if not set(expose) <= seen.arrays.keys():
+            return self.observe(expose)
+        wanted = {*self.outputs, *expose}
+        keys = [key for key in seen.arrays if root(key, wanted) in wanted]
+        return Observation({key: list(seen.arrays[key]) for key in keys}, {key: seen.liveliness[key] for key in keys})
 
     def counts(self, found: Liveliness) -> bool:
         """Whether agreement on a tensor is evidence."""
@@ -119,7 +138,7 @@ class Original:
         lively = floors.keys() & set(self.outputs)
         chosen: dict[Value, None] = {}
         for output in self.graph.outputs:
-            if not {output} & self._origins.driven & self._origins.weighted:
+            if not self._reached(output):
                 continue
             floor = floors.get(output.name, _INFINITE)
             if floor <= self.sharp:
@@ -156,13 +175,26 @@ class Original:
                 return accepted
             hops *= 2
 
+    def _likely(self) -> tuple[str, ...]:
+        """Tensors just before the outputs that are known to vary little: seen at once, they save another session."""
+        found: dict[str, None] = {}
+        size = 0
+        for output in self.graph.outputs:
+            producer = output.producer
+            if not self._reached(output) or (output.is_float and producer and producer.type not in _SATURATING):
+                continue
+            for value in candidates(output, _SHARPENING_HOPS, self.names):
+                size += _bytes(value)
+                if self._may_stand_in(value) and size * max(1, len(self.runs)) <= _EXPOSED_BYTES:
+                    found[value.name] = None
+        return tuple(found)
+
+    def _reached(self, value: Value) -> bool:
+        """Whether both the inputs and the weights reach a value."""
+        return value in self._origins.driven and value in self._origins.weighted
+
     def _may_stand_in(self, value: Value) -> bool:
-        return (
-            comparable(value, self.names)
-            and value.name not in self._unusable
-            and value in self._origins.driven
-            and value in self._origins.weighted
-        )
+        return comparable(value, self.names) and value.name not in self._unusable and self._reached(value)
 
     def _expose(self, values: Sequence[Value]) -> None:
         """Measure tensors, as many at a time as memory allows; what cannot be exposed is unusable."""
@@ -214,12 +246,16 @@ def _all_ran(results: Sequence[Tensors | OzgraphError]) -> list[Tensors]:
     return ran
 
 
+def _bytes(value: Value) -> int:
+    """Bytes at the sample sizes; a tensor whose shape nobody knows is taken for a small one."""
+    return value.size * (value.dtype.itemsize if value.dtype is not None else 4)
+
+
 def _batches(values: Sequence[Value], limit: int) -> Iterator[list[Value]]:
     batch: list[Value] = []
     total = 0
     for value in values:
-        # Sizes at the sample binding; a tensor whose shape nobody knows is taken for a small one.
-        size = value.size * (value.dtype.itemsize if value.dtype is not None else 4)
+        size = _bytes(value)
         if batch and total + size > limit:
             yield batch
             batch, total = [], 0

@@ -1,4 +1,4 @@
-"""The same model in another floating type: what is verified in place of half precision, and what exact runs use.
+"""Copies of a model that are easier to verify: in another floating type, or with weights that can be mapped.
 
 CPU kernels for float16, bfloat16 and float64 are few, and half precision is too coarse to tell a wrong pruning from
 rounding. Its float32 twin computes the same function from the same (converted) weights.
@@ -14,18 +14,21 @@ import onnx_ir as ir
 
 from ozgraph.errors import ModelError
 
-HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-
-_FLOATS = HALVES | {ir.DataType.FLOAT, ir.DataType.DOUBLE}
+_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 # Attributes that hold an element type, whichever operator carries them.
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"})
 _EXTERNAL_BYTES = 1 << 20
+_LARGE_FILE = 1 << 26
 
 
-def has_halves(path: Path) -> bool:
-    """Whether any tensor of the model is float16 or bfloat16."""
-    model = _load(path)
-    return any(_mentions(model, HALVES))
+def mapped(path: Path, folder: Path) -> Path:
+    """``path`` itself, or a copy in ``folder`` with its weights beside it where they are large.
+
+    onnxruntime maps weights that are outside the protobuf; inside, every session parses and copies them.
+    """
+    if path.is_file() and path.stat().st_size > _LARGE_FILE:
+        return _saved(_load(path), path, folder, "mapped")
+    return path
 
 
 def to_float32(path: Path, folder: Path) -> Path:
@@ -47,12 +50,16 @@ def _retyped(path: Path, folder: Path, target: ir.DataType) -> Path:
     sources = _FLOATS - {target}
     for graph in _graphs(model):
         _retype_graph(graph, sources, target)
+    return _saved(model, path, folder, target.name.lower())
+
+
+def _saved(model: ir.Model, source: Path, folder: Path, label: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    twin = _unused(folder / f"{path.stem}.{target.name.lower()}.onnx")
+    twin = _unused(folder / f"{source.stem}.{label}.onnx")
     try:
         ir.save(model, twin, external_data=f"{twin.name}.data", size_threshold_bytes=_EXTERNAL_BYTES)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot convert {path} to {target.name.lower()}: {error}") from error
+        raise ModelError(f"cannot copy {source} for verification: {error}") from error
     return twin
 
 
@@ -104,22 +111,6 @@ def _converted(tensor: ir.TensorProtocol, sources: Collection[int], target: ir.D
             return ir.tensor(tensor.numpy().astype(target.numpy()), name=tensor.name)
 
     return ir.LazyTensor(convert, dtype=target, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
-
-
-def _mentions(model: ir.Model, dtypes: Collection[int]) -> Iterator[bool]:
-    for graph in _graphs(model):
-        values = [*graph.inputs, *graph.outputs]
-        if isinstance(graph, ir.Graph):
-            values += graph.initializers.values()
-        for node in graph:
-            values += node.outputs
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.INT and attribute.name == "to" and not attribute.is_ref():
-                    yield attribute.as_int() in dtypes
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield attribute.as_tensor().dtype in dtypes
-        for value in values:
-            yield value.type is not None and value.type.dtype in dtypes
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:

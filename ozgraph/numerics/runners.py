@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ def run_all(engine: Engine, model: Path, expose: Sequence[str], runs: Sequence[F
     return results
 
 
-def root(key: str, outputs: Sequence[str]) -> str:
-    """The output that a tensor of :func:`run_all` belongs to."""
+def root(key: str, outputs: Collection[str]) -> str:
+    """The one of ``outputs`` that a tensor of :func:`run_all` belongs to; where there is none, anything else."""
     return key if key in outputs else key.partition("[")[0]
 
 

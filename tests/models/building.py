@@ -290,5 +290,6 @@ def _inferred_type(model: onnx.ModelProto, name: str) -> onnx.TypeProto:
     inferred = shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     for info in inferred.graph.value_info:
         if info.name == name:
-            return info.type
+            kind: onnx.TypeProto = info.type
+            return kind
     raise ValueError(f"shape inference found no type for {name!r}")

@@ -61,7 +61,7 @@ def light(name: str) -> onnx.ModelProto:
     else:
         found = _Calibration(model, shapes).run()
         partial_path = path.with_suffix(".partial.npz")
-        np.savez(partial_path, **found)
+        np.savez(partial_path, allow_pickle=False, **found)
         partial_path.replace(path)
     for tensor, shape in shapes.items():
         array = _raw(tensor, shape) * found[tensor] if len(shape) > 1 else found[tensor]
@@ -97,7 +97,7 @@ def _take_placeholders(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     for entries in (model.graph.initializer, model.graph.input):
         kept = [entry for entry in entries if entry.name in read]
         del entries[:]
-        entries.extend(kept)  # type: ignore[arg-type]
+        entries.extend(kept)
     return shapes
 
 
@@ -165,7 +165,7 @@ class _Calibration:
         y = self._plain(node)
         spread = LOGIT_SPREAD if self.last in node.output else 1.0
         factor = np.float32(spread / max(float(y.std(axis=0).mean() if y.ndim == 2 else y.std()), 1e-12))
-        self.found[weight] = factor
+        self.found[weight] = np.asarray(factor)
         y *= factor
         if bias:
             around = tuple(axis for axis in range(y.ndim) if axis != 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -180,7 +182,7 @@ def attention_fused_op_3d() -> onnx.ModelProto:
     return net.build(net.dense(y, H * K, D, name="o_proj"))
 
 
-def _recurrent(net: Net, type_: str, x: str, n_in: int, hidden: int, name: str, **attributes: object) -> str:
+def _recurrent(net: Net, type_: str, x: str, n_in: int, hidden: int, name: str, **attributes: Any) -> str:
     """LSTM, GRU or RNN; one direction or two by the attribute; returns Y [seq, dirs, batch, hidden]."""
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[type_]
     dirs = 2 if attributes.get("direction") == "bidirectional" else 1

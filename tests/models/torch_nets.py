@@ -3,6 +3,9 @@
 :func:`sample` gives a module in eval mode, its sample inputs (batch first) and the axes that vary.
 """
 
+# Modules called and attributes of modules are untyped in torch.
+# mypy: disable-error-code="no-any-return, index"
+
 from __future__ import annotations
 
 from collections.abc import Callable

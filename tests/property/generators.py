@@ -130,7 +130,7 @@ class Build:
 
     def parts(self, total: int, count: int) -> list[int]:
         """``count`` positive sizes that add up to ``total``."""
-        sizes = []
+        sizes: list[int] = []
         for left in range(count - 1, 0, -1):
             sizes.append(self.between(1, total - sum(sizes) - left))
         return [*sizes, total - sum(sizes)]
@@ -289,7 +289,7 @@ def permuted(b: Build) -> None:
 def regrouped(b: Build) -> None:
     """One axis read in two grids, [4, 6] and [6, 4] or [4, 2, 3]; each grid tied to something or only read."""
     total = b.pick([12, 12, 16, 18, 8])
-    grids = [(m, total // m) for m in range(2, total) if total % m == 0]
+    grids: list[Shape] = [(m, total // m) for m in range(2, total) if total % m == 0]
     grids += [(p, q, total // p // q) for p in (2, 3) for q in (2, 3) if total % (p * q) == 0 and total // p // q > 1]
     x = b.source(total)
     for _ in range(b.between(1, 2)):

@@ -127,18 +127,18 @@ class _Problem:
                 return _with(axes[x], axis, [axes[x][axis][start + step * k] for k in range(count)])
             case Concat(xs, axis):
                 for x in xs[1:]:
-                    for other, variables in enumerate(axes[xs[0]]):
-                        if other != axis:
-                            self._tie(variables, axes[x][other])
+                    for number, variables in enumerate(axes[xs[0]]):
+                        if number != axis:
+                            self._tie(variables, axes[x][number])
                 return _with(axes[xs[0]], axis, [variable for x in xs for variable in axes[x][axis]])
             case Transpose(x, perm):
                 return [axes[x][axis] for axis in perm]
             case Permute(x, axis, order):
                 return _with(axes[x], axis, [axes[x][axis][p] for p in order])
             case Add(x, y):
-                for left, right in zip(axes[x], axes[y], strict=True):
-                    if len(left) == len(right):
-                        self._tie(left, right)
+                for one, other in zip(axes[x], axes[y], strict=True):
+                    if len(one) == len(other):
+                        self._tie(one, other)
                 return [max(pair, key=len) for pair in zip(axes[x], axes[y], strict=True)]
             case Hold(x, axis, positions):
                 self._raw.extend((axes[x][axis][p] + 1,) for p in positions)

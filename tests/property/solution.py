@@ -137,7 +137,7 @@ class Solution:
         gone = np.array(sorted(removed), np.int64)
         return [
             tuple(
-                np.ones(size, bool) if table is None else ~np.isin(table, gone).any(axis=1)
+                np.ones(size, bool) if table is None else np.asarray(~np.isin(table, gone).any(axis=1))
                 for table, size in zip(axes, shape, strict=True)
             )
             for axes, shape in zip(self._tables, self.system.shapes, strict=True)

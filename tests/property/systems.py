@@ -202,9 +202,9 @@ def _carry(operation: Operation, tensors: Sequence[Kept], shape: Shape) -> Kept 
     match operation:
         case Reshape(x, _):
             elements = _grid(tensors[x]).reshape(shape)
+            axes = range(len(shape))
             found = tuple(
-                elements.any(axis=tuple(other for other in range(len(shape)) if other != axis))
-                for axis in range(len(shape))
+                np.asarray(elements.any(axis=tuple(other for other in axes if other != axis))) for axis in axes
             )
             return found if np.array_equal(_grid(found), elements) else None
         case Slice(x, axis, start, count, step):
