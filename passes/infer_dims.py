@@ -107,6 +107,9 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
             if name in spec.takes:
                 source, index = spec.takes[name]
                 known = Take(letter(source), index) if extents[name] > 1 else ONE
+                if known is ONE:
+                    # The only position that is read has to stay.
+                    state.dims.freeze(letter(source), Reason("it is the only one read", op.operator, op.name), index)
             else:
                 known = state.dims.atom(extents[name])
             env[name] = known

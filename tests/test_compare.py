@@ -456,3 +456,22 @@ def test_exact_runs_are_in_double_precision_throughout(tmp_path: Path, body: str
         assert not np.array_equal(found[name], found[name].astype(np.float32))
     plain = open_session(tmp_path / "m.onnx").run(feeds)
     np.testing.assert_allclose(found["y"], plain["y"], atol=1e-5)
+
+
+def test_an_empty_detection_is_compared_at_its_boxes_and_scores(agreement: Callable[..., VerifyReport]) -> None:
+    text = """agraph (float[1,6,8] x) => (int64[K,3] kept)
+        { boxes = MatMul(x, w)  raw = MatMul(x, v)  low = Sub(raw, far)  s = Sigmoid(low)
+          scores = Transpose<perm=[0,2,1]>(s)  kept = NonMaxSuppression(boxes, scores, most, overlap, threshold) }"""
+    first = weights(w=(8, 4), v=(8, 2)) | {
+        "far": np.array(9, np.float32),
+        "most": np.array([3]),
+        "overlap": np.array([0.5], np.float32),
+        "threshold": np.array([0.9], np.float32),
+    }
+    assert set(agreement((text, first), (text, first)).compared) == {"boxes", "scores"}
+    for name, tensor in (("w", "boxes"), ("v", "scores")):
+        second = {key: array.copy() for key, array in first.items()}
+        second[name][0, 0] += 1e-2
+        report = agreement((text, first), (text, second))
+        assert not report.equal
+        assert f"'{tensor}'" in (report.failure or "")

@@ -307,13 +307,15 @@ def _evaluate(skeleton: Skeleton, node: ir.Node, known: Inferred, computed: set[
         found = known.elements.get(name, skeleton.constants.get(name))
         if found is None:
             return
+        if name not in computed and found.size > 1 and found.dtype.kind not in "iub":
+            return  # a weight, however small, is data even where a size says how it is laid out
         derived = derived or name in computed
         operands.append(found)
     if not derived and known.dtypes.get(node.outputs[0].name or "") not in _INTEGER_CODES:
         return  # arithmetic on weights alone is no shape arithmetic, however small they are
     results = arithmetic.evaluate(node, skeleton.version, operands)
-    if results is None:
-        return
+    if results is None or (node.op_type == "ConstantOfShape" and results[0].dtype.kind not in "iub"):
+        return  # a float fill is an initial state or a mask, not a size
     for output, result in zip(node.outputs, results, strict=False):
         if output.name:
             known.elements[output.name] = result

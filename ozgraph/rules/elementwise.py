@@ -6,7 +6,16 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import pointwise, uniform
 from ozgraph.rules.notation import parse
-from ozgraph.rules.rule import Rule, Spec, from_pattern, known_integers, register
+from ozgraph.rules.rule import (
+    Reduction,
+    Rule,
+    Spec,
+    from_pattern,
+    known_integers,
+    letters,
+    need_shape,
+    register,
+)
 
 _PATTERNS = {
     count: parse(", ".join(["..."] * count) + " -> ...") if count else parse("... -> ...") for count in range(1, 33)
@@ -28,7 +37,7 @@ _elementwise(
 )
 _elementwise(
     "Add Sub Max Min Mean Sum Mod Pow Equal Greater GreaterOrEqual Less LessOrEqual Or Xor BitShift "
-    "BitwiseAnd BitwiseOr BitwiseXor Where CastLike"
+    "BitwiseAnd BitwiseOr BitwiseXor Where"
 )
 _elementwise("Mul And", absorbing=(0, 1))
 # The divisor is taken to be non-zero, as it must be for the original to be finite.
@@ -45,3 +54,13 @@ def _dropout(op: Op) -> Spec:
 
 _DROPOUT = parse("... -> ..., ...")
 register("Dropout", Rule(_dropout, uniform, text="... -> ..., ..."))
+
+
+def _cast_like(op: Op) -> Spec:
+    """Only the type of the second operand is read."""
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    other = letters("b", len(need_shape(op.inputs[1], op)))
+    return Spec((names, other), (names,), reduced={name.name: Reduction.UNREAD for name in other})
+
+
+register("CastLike", Rule(_cast_like, uniform, text="..., * -> ..."))

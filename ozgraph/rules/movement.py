@@ -267,6 +267,26 @@ def _expand_shape(edit: Edit) -> None:
 register("Expand", Rule(_expand, moved, rewrite=_expand_shape, text="... -> ..."))
 
 
+def _filled(op: Op) -> Spec:
+    """A fill makes as many slots as it is asked to."""
+    names = letters("a", len(need_shape(op.outputs[0], op)))
+    return Spec((None,), (names,), reduced={name.name: Reduction.UNREAD for name in names})
+
+
+def _fill(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    return finite(np.asarray(op.attributes.get("value", 0.0)).reshape(-1)[:1])
+
+
+def _fill_shape(edit: Edit) -> None:
+    result = edit.op.outputs[0]
+    assert result is not None and result.shape is not None
+    after = edit.shape(result)
+    rederive(edit, 0, [new if new != old else None for old, new in zip(result.shape, after, strict=True)])
+
+
+register("ConstantOfShape", Rule(_filled, _fill, rewrite=_fill_shape, text="sizes -> ..."))
+
+
 def _tile(op: Op) -> Spec:
     before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
     names, repeats = letters("a", len(before)), letters("t", len(before))

@@ -34,7 +34,7 @@ def load() -> None:
     )
     register_freezing("Optional OptionalGetElement OptionalHasElement", "optional values are not followed")
     register_freezing("Shape Size", "a size is read as a number")
-    register_freezing("ConstantOfShape Range EyeLike", "its size is computed at run time")
+    register_freezing("Range EyeLike", "its size is computed at run time")
     register_freezing(
         "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial",
         "it draws random numbers",
