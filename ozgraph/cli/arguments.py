@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -82,20 +81,6 @@ class Drifting:
             "min": 0.0,
         },
     )
-
-
-@dataclass(frozen=True)
-class Checking:
-    """How the result is verified."""
-
-    inputs: Path | None = field(
-        default=None,
-        metadata={"help": "Inputs to run the models on: an .npz file with one array an input.", "metavar": "FILE.npz"},
-    )
-    exact: bool = field(
-        default=False, metadata={"help": "Verify in float64 on onnx's reference evaluator as well; slow."}
-    )
-    thorough: bool = field(default=False, metadata={"help": "Verify every family alone as well; slow."})
 
 
 def output_options(command: Command) -> Command:

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from ozgraph.cli.arguments import Checking, Reading, Shape, output_options, print_json
+from ozgraph.cli.arguments import Reading, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.numerics.bench import ROUNDS
+from ozgraph.passes.verify import Verify
 
 
 @click.command("bench")
@@ -17,7 +18,8 @@ from ozgraph.numerics.bench import ROUNDS
 @click.argument("second")
 @click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Rounds; each times both.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads in onnxruntime.")
-@options_of(Checking, Reading, skip=("exact", "thorough", "simplify"))
+@options_of(Verify, only=("inputs",))
+@options_of(Reading, only=("shapes",))
 @output_options
 def command(first: str, second: str, shapes: tuple[Shape, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Time FIRST against SECOND in onnxruntime, in turns, and give the ratio and its spread."""

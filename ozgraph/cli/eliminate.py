@@ -6,18 +6,16 @@ from typing import Any
 
 import click
 
-from ozgraph.cli.arguments import Checking, Reading, Running, Shape, output_options, print_json
+from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
-from ozgraph.passes.group import Group
-from ozgraph.passes.select import Select
+from ozgraph.passes.verify import Verify
 
 
 @click.command("eliminate")
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to write the smaller model.")
-@options_of(Select, only=("include", "exclude"))
-@options_of(Group, Checking, Reading, Running)
+@options_of(Verify, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options
 def command(

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import (
-    Checking,
     Drifting,
     Reading,
     Running,
@@ -20,6 +19,7 @@ from ozgraph.cli.progress import progress_line
 from ozgraph.errors import UsageError
 from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
+from ozgraph.passes.verify import Verify
 
 _FRACTION = click.FloatRange(0, 1, max_open=True)
 
@@ -31,7 +31,7 @@ _FRACTION = click.FloatRange(0, 1, max_open=True)
 @click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
 @click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")
 @click.option("--target-latency", "latency", type=_FRACTION, metavar="R", help="Fraction of the latency.")
-@options_of(Select, Group, Drifting, Checking, Reading, Running)
+@options_of(Select, Group, Drifting, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options
 def command(
@@ -58,11 +58,9 @@ def command(
 
     fractions = {"macs": macs, "parameters": parameters, "groups": groups, "latency": latency}
     given = {name: fraction for name, fraction in fractions.items() if fraction is not None}
-    if len(given) > 1 or (not given and options["max_drift"] is None):
-        raise UsageError(
-            "give one target: --target-macs, --target-params, --target-groups or --target-latency"
-            + ("" if given else " (or --max-drift)")
-        )
+    if len(given) + (options["max_drift"] is not None) != 1:
+        flags = "--target-macs, --target-params, --target-groups, --target-latency and --max-drift"
+        raise UsageError(f"say how much to remove: give exactly one of {flags}")
     target = api.Target(**given) if given else None
     with progress_line(quiet=quiet) as progress:
         report = api.prune(model, output, target=target, shapes=dict(shapes), progress=progress, **options).report

@@ -6,15 +6,17 @@ from typing import Any
 
 import click
 
-from ozgraph.cli.arguments import Checking, Reading, Shape, output_options, print_json
+from ozgraph.cli.arguments import Reading, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.passes.verify import Verify
 
 
 @click.command("verify")
 @click.argument("first")
 @click.argument("second")
-@options_of(Checking, Reading, skip=("thorough", "simplify"))
+@options_of(Verify, only=("inputs", "exact"))
+@options_of(Reading, only=("shapes",))
 @output_options
 @click.pass_context
 def command(

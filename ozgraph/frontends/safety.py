@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from ozgraph.errors import ModelError
 
-OLDEST_OPSET = 11
+OLDEST_OPSET = 7
 LARGEST_PROTOBUF = (1 << 31) - 1
 MOST_ELEMENTS = 1 << 40
 """No tensor of a model that anyone runs has more elements; more is a broken or hostile file."""

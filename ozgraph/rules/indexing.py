@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
-from ozgraph.rules.lattice import Slots, given, meet, moved, vanishing
+from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.movement import rederive
 from ozgraph.rules.notation import Axis, Concat, Letter, Unsaid
 from ozgraph.rules.rule import (
@@ -152,7 +152,7 @@ def _moved_indexes(indexes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) 
     return moved_to
 
 
-register("Slice", Rule(_slice, moved, rewrite=_slice_bounds, text="(l + a + r) -> a"))
+register("Slice", Rule(_slice, uniform, rewrite=_slice_bounds, text="(l + a + r) -> a"))
 
 
 def _gather_indexes(op: Op) -> npt.NDArray[np.int64] | None:
@@ -208,11 +208,7 @@ def _gather_moves_its_indexes(edit: Edit) -> None:
     edit.set_constant(1, _moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
 
 
-def _picked(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    return states[0] if states[0] is not None else np.array([np.nan])
-
-
-register("Gather", Rule(_gather, _picked, rewrite=_gather_moves_its_indexes, text="v d, *i -> *i d"))
+register("Gather", Rule(_gather, uniform, rewrite=_gather_moves_its_indexes, text="v d, *i -> *i d"))
 
 
 def _gather_elements(op: Op) -> Spec:
@@ -225,7 +221,7 @@ def _gather_elements(op: Op) -> Spec:
     return Spec((names, result), (result,), frozen={f"a{axis}": _LOOKUP, f"b{axis}": _LOOKUP})
 
 
-register("GatherElements", Rule(_gather_elements, _picked, text="element by element"))
+register("GatherElements", Rule(_gather_elements, uniform, text="element by element"))
 
 
 def _gather_nd(op: Op) -> Spec:
@@ -241,7 +237,7 @@ def _gather_nd(op: Op) -> Spec:
     )
 
 
-register("GatherND", Rule(_gather_nd, _picked, text="*b *v *d, *b *i _ -> *b *i *d"))
+register("GatherND", Rule(_gather_nd, uniform, text="*b *v *d, *b *i _ -> *b *i *d"))
 
 
 def _scattered(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
@@ -297,4 +293,4 @@ def _reverse_sequence(op: Op) -> Spec:
     return Spec((names, (names[batch],)), (names,), frozen=over)
 
 
-register("ReverseSequence", Rule(_reverse_sequence, moved, text="reversed along time"))
+register("ReverseSequence", Rule(_reverse_sequence, uniform, text="reversed along time"))

@@ -51,14 +51,14 @@ def opaque(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Sl
     return UNKNOWN
 
 
-def moved(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    """Data movement: the element keeps its value wherever the slot comes from."""
+def joined(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A concatenation: what holds in all operands that carry the slot."""
     present = given(states)
     return meet(present) if present else UNKNOWN
 
 
 def uniform(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    """Averages, maxima and selections over other axes: equal elements stay what they are."""
+    """Data movement, averages and maxima over other axes: equal elements of the first operand stay what they are."""
     return states[0] if states[0] is not None else UNKNOWN
 
 

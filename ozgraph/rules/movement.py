@@ -8,7 +8,7 @@ import numpy as np
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
-from ozgraph.rules.lattice import Slots, finite, meet, moved
+from ozgraph.rules.lattice import Slots, finite, joined, meet, uniform
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.rule import (
     Edit,
@@ -117,8 +117,8 @@ def _reshape_target(edit: Edit) -> None:
     rederive(edit, 1, [new if new != old else None for old, new in zip(result.shape, after, strict=True)])
 
 
-register("Reshape", Rule(_reshaped, moved, rewrite=_reshape_target, text="row-major"))
-register("Flatten", Rule(_reshaped, moved, text="row-major"))
+register("Reshape", Rule(_reshaped, uniform, rewrite=_reshape_target, text="row-major"))
+register("Flatten", Rule(_reshaped, uniform, text="row-major"))
 
 
 def _transpose(op: Op) -> Spec:
@@ -128,7 +128,7 @@ def _transpose(op: Op) -> Spec:
     return Spec((names,), (tuple(names[int(axis)] for axis in order),))
 
 
-register("Transpose", Rule(_transpose, moved, text="permuted"))
+register("Transpose", Rule(_transpose, uniform, text="permuted"))
 
 
 def _squeezed_axes(op: Op) -> tuple[int, ...]:
@@ -159,7 +159,7 @@ def _squeeze_names_its_axes(edit: Edit) -> None:
         edit.set_attribute("axes", list(axes))
 
 
-register("Squeeze", Rule(_squeeze, moved, rewrite=_squeeze_names_its_axes, text="axes of size one dropped"))
+register("Squeeze", Rule(_squeeze, uniform, rewrite=_squeeze_names_its_axes, text="axes of size one dropped"))
 
 
 def _unsqueeze(op: Op) -> Spec:
@@ -171,7 +171,7 @@ def _unsqueeze(op: Op) -> Spec:
     return Spec((operand, *(None for _ in op.inputs[1:])), (tuple(kept),))
 
 
-register("Unsqueeze", Rule(_unsqueeze, moved, text="axes of size one added"))
+register("Unsqueeze", Rule(_unsqueeze, uniform, text="axes of size one added"))
 
 
 def _concat(op: Op) -> Spec:
@@ -191,7 +191,7 @@ def _concat(op: Op) -> Spec:
     )
 
 
-register("Concat", Rule(_concat, moved, text="... a ..., ... b ... -> ... (a + b) ..."))
+register("Concat", Rule(_concat, joined, text="... a ..., ... b ... -> ... (a + b) ..."))
 
 
 def _split(op: Op) -> Spec:
@@ -226,7 +226,7 @@ def _split_sizes(edit: Edit) -> None:
         edit.set_attribute("split", sizes)
 
 
-register("Split", Rule(_split, moved, rewrite=_split_sizes, text="... (a + b) ... -> ... a ..., ... b ..."))
+register("Split", Rule(_split, uniform, rewrite=_split_sizes, text="... (a + b) ... -> ... a ..., ... b ..."))
 
 
 def _expand(op: Op) -> Spec:
@@ -264,7 +264,7 @@ def _expand_shape(edit: Edit) -> None:
     rederive(edit, 1, elements)
 
 
-register("Expand", Rule(_expand, moved, rewrite=_expand_shape, text="... -> ..."))
+register("Expand", Rule(_expand, uniform, rewrite=_expand_shape, text="... -> ..."))
 
 
 def _filled(op: Op) -> Spec:
@@ -313,7 +313,7 @@ def _tile_repeats(edit: Edit) -> None:
     rederive(edit, 1, [n if n != o else None for n, o in zip(new, old, strict=True)])
 
 
-register("Tile", Rule(_tile, moved, rewrite=_tile_repeats, text="a -> (t a)"))
+register("Tile", Rule(_tile, uniform, rewrite=_tile_repeats, text="a -> (t a)"))
 
 
 def _paddings(op: Op) -> tuple[list[int], list[int]] | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
-from ozgraph.rules.lattice import Slots, moved, uniform, vanishing
+from ozgraph.rules.lattice import Slots, uniform, vanishing
 from ozgraph.rules.notation import One, Product
 from ozgraph.rules.rule import Edit, Rule, Spec, letters, line, need_shape, register
 
@@ -82,7 +82,7 @@ register(
     "DepthToSpace",
     Rule(
         lambda op: _depth_to_space(op),
-        moved,
+        uniform,
         text="n (b1 b2 c) h w -> n c (h b1) (w b2)",
     ),
 )
@@ -101,7 +101,7 @@ def _depth_to_space(op: Op) -> Spec:
 
 register(
     "SpaceToDepth",
-    Rule(lambda op: _space_to_depth(op), moved, text="n c (h b1) (w b2) -> n (b1 b2 c) h w"),
+    Rule(lambda op: _space_to_depth(op), uniform, text="n c (h b1) (w b2) -> n (b1 b2 c) h w"),
 )
 
 
