@@ -27,9 +27,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 32
-INNER = 64
-WIDE = 64
+WIDTH = 48
+INNER = 96
+WIDE = 96
 
 
 class SqueezeExcite(nn.Module):

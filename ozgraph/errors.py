@@ -10,7 +10,7 @@ class ModelError(OzgraphError):
 
 
 class UsageError(OzgraphError):
-    """The request cannot be carried out as asked: an unknown name, an impossible target, an output that is the input."""
+    """The request cannot be carried out: an unknown name, an impossible target, an output that is the input."""
 
 
 class RuleError(OzgraphError):

@@ -129,11 +129,7 @@ class CostModel:
 
 def samples(state: State) -> int:
     """The batch size that analysis is bound to, where every input has a varying first axis; MACs are per sample."""
-    firsts = {
-        value.shape[0]
-        for value in state.graph.inputs
-        if value.shape and value.dynamic and value.dynamic[0]
-    }
+    firsts = {value.shape[0] for value in state.graph.inputs if value.shape and value.dynamic and value.dynamic[0]}
     everywhere = all(value.shape and value.dynamic and value.dynamic[0] for value in state.graph.inputs)
     return firsts.pop() if everywhere and len(firsts) == 1 else 1
 

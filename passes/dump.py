@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ozgraph.errors import UsageError
 from ozgraph.graph import Value
@@ -56,8 +57,8 @@ def dump_after(names: Iterable[str]) -> Callable[[Pass, State], None]:
     return observe
 
 
-def _subclasses(cls: type[Pass]) -> list[type[Pass]]:
-    found = []
+def _subclasses(cls: Any) -> list[type[Pass]]:
+    found: list[type[Pass]] = []
     stack = [cls]
     while stack:
         for sub in stack.pop().__subclasses__():

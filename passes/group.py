@@ -170,9 +170,7 @@ def _judge(
     return verdicts
 
 
-def _spare_what_must_not_be_zero(
-    state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: _Roles
-) -> Prover:
+def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: _Roles) -> Prover:
     """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0)."""
     while True:
         prover = Prover(state, _zero_at(zeroed))
@@ -352,7 +350,9 @@ def group_graph(state: State) -> nx.MultiGraph[str]:
     """
     graph: nx.MultiGraph[str] = nx.MultiGraph(name=state.graph.name)
     for family in state.families:
-        graph.add_node(family.id, kind="family", size=family.atom.size, exactness=family.exactness, active=family.active)
+        graph.add_node(
+            family.id, kind="family", size=family.atom.size, exactness=family.exactness, active=family.active
+        )
     for family in state.families:
         roles = {(member.value, member.axis): member.role for member in family.members}
         for value, axis in family.slices:

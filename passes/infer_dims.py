@@ -255,7 +255,7 @@ def _freeze_unsaid(state: State, bound: Bound, frozen: list[Dim]) -> None:
     operands = {name for axes in spec.operands for axis in axes or () for name in letter_names(axis)}
     results = {name for axes in spec.results for axis in axes or () for name in letter_names(axis)}
     for name, dim in bound.env.items():
-        if dim is ONE or isinstance(dim, Prod) and not dim.factors:
+        if dim is ONE or (isinstance(dim, Prod) and not dim.factors):
             continue
         why = spec.frozen.get(name)
         if why is None and name not in said and name not in linked and (name in operands) != (name in results):

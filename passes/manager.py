@@ -38,6 +38,7 @@ class Pass(ABC):
         Raises:
             PassError: the promise is broken.
         """
+        return
 
 
 @dataclass(frozen=True)

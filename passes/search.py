@@ -132,7 +132,10 @@ class SelectByDrift(Pass):
             curve = np.interp(np.arange(len(masks) + 1), [0, *shares], [0.0, *drifts])
             # Later blocks of a family never go before earlier ones, whatever the noise of measuring says.
             steps = np.maximum.accumulate(np.diff(np.maximum.accumulate(curve)))
-            scored.extend((float(step), len(scored) + k, family, mask) for k, (step, mask) in enumerate(zip(steps, masks, strict=True)))
+            scored.extend(
+                (float(step), len(scored) + k, family, mask)
+                for k, (step, mask) in enumerate(zip(steps, masks, strict=True))
+            )
         scored.sort(key=lambda entry: entry[:2])
         return [(family, mask) for _, _, family, mask in scored]
 

@@ -163,7 +163,7 @@ class Select(Pass):
         order = candidates[np.argsort(scores[candidates], kind="stable")]
         order = order[: max(atom.size - self.min_kept, 0)]
         step = self.round_to or (_ROUND if atom.size >= _WIDE else 1)
-        blocks = []
+        blocks: list[tuple[float, int, Family, Mask]] = []
         position = 0
         while position < len(order):
             # The first block brings the kept count down to a multiple of the step.
@@ -223,9 +223,7 @@ def _matches(names: set[str], globs: tuple[str, ...]) -> bool:
 
 def _names(state: State, family: Family) -> set[str]:
     """Names of the weights that shrink with a family, and of the operators that use them."""
-    return {value.name for value, _ in family.slices} | {
-        op.name for value, _ in family.slices for op, _ in value.uses
-    }
+    return {value.name for value, _ in family.slices} | {op.name for value, _ in family.slices for op, _ in value.uses}
 
 
 def _protected(state: State, scored: dict[Family, Scores]) -> set[int]:

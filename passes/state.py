@@ -90,7 +90,7 @@ class Bound:
 
     def _linked(self) -> dict[str, tuple[str, ...]]:
         """Result letter -> operand letters that it is made of through a tie or a take."""
-        linked = {name: (source,) for name, (source, _) in self.spec.takes.items()}
+        linked: dict[str, tuple[str, ...]] = {name: (source,) for name, (source, _) in self.spec.takes.items()}
         results = _names(self.spec.results) - _names(self.spec.operands)
         for left, right in self.spec.ties:
             for made, source in ((left, right), (right, left)):
@@ -119,7 +119,7 @@ class Removal:
 
     def __init__(self, total: int) -> None:
         # One spare flag at the end, never set: it answers for the id NOTHING.
-        self._gone = np.zeros(total + 1, dtype=bool)
+        self._gone: Mask = np.zeros(total + 1, dtype=bool)
 
     def copy(self) -> Removal:
         """An independent copy."""
@@ -143,7 +143,7 @@ class Removal:
     def without(self, other: Removal) -> Removal:
         """These slots less the ones of ``other``."""
         made = self.copy()
-        made._gone[: len(other._gone)] &= ~other._gone
+        made._gone[other._gone] = False
         return made
 
     def keep(self, table: Ids) -> Mask:

@@ -283,4 +283,3 @@ def _worst(reports: Sequence[VerifyReport]) -> VerifyReport:
         runs=sum(report.runs for report in reports),
         failure=failure,
     )
-

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 import click
 import pytest
-from ozgraph.passes.select import Select
 
 import ozgraph
 from ozgraph import cli
 from ozgraph.cli.arguments import Drifting, Reading, Running, parse_shape
 from ozgraph.cli.options import options_of
 from ozgraph.errors import ModelError, UsageError, VerificationError
+from ozgraph.passes.select import Select
 from ozgraph.results import AnalysisReport, BenchReport, FamilyRow, MemberRow, PruneReport, VerifyReport, WidthRow
 
 ANALYSIS = AnalysisReport(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
+
 from property.campaign import campaign, unsoundness
 from property.generators import LEAST, MOST, NETWORKS, random_system, systems
 from property.oracle import removable, removable_by_enumeration

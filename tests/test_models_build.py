@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+
 from models.exported import EXPORTED
 from models.feeding import feeds, run, session
 from models.light import LIGHT, logits_name

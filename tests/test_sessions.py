@@ -60,6 +60,14 @@ def test_errors_of_onnxruntime_become_one_line(model: Path, tmp_path: Path, capf
     assert capfd.readouterr().err == ""
 
 
+def test_threads_and_optimisations_reach_the_session(model: Path) -> None:
+    plain = open_session(model, optimise=False, threads=1).native.get_session_options()
+    usual = open_session(model).native.get_session_options()
+    assert plain.intra_op_num_threads == 1
+    assert plain.graph_optimization_level != usual.graph_optimization_level
+    assert plain.log_severity_level == 4
+
+
 def test_a_missing_provider_is_named(model: Path) -> None:
     with pytest.raises(ModelError, match="NoSuchExecutionProvider"):
         open_session(model, providers=["NoSuchExecutionProvider"])
@@ -98,9 +106,13 @@ def test_twins_compute_the_same_in_another_type(model: Path, tmp_path: Path) -> 
 def test_twins_reach_into_subgraphs_and_constants(tmp_path: Path) -> None:
     # Half-precision literals are bit patterns: 1.5 and 2.5, 2 and 3.
     parsed = onnx.parser.parse_model(
-        """<ir_version: 9, opset_import: ["" : 18]> agraph (float16[2] x, bool c) => (float16[2] y) {
+        """<ir_version: 9, opset_import: ["" : 18]> agraph (float16[2] x, bool c) => (float16[2] y)
+            <int64[2,2] m = {0, 0, 0, 0}, int64[1] axes = {0}> {
             k = Constant<value = float16[2] {15872, 16640}>()
-            h = Mul(x, k)
+            i = EyeLike<dtype=10>(m)
+            r = ReduceSum<keepdims=0>(i, axes)
+            j = Mul(r, k)
+            h = Mul(x, j)
             y = If (c) <
                 then_branch = first () => (float16[2] a)
                     { e = Constant<value = float16[2] {16384, 16896}>()  a = Add(h, e) },

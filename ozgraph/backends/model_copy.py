@@ -58,6 +58,7 @@ class ModelCopy:
 
 
 def copy_of(graph: Graph) -> ModelCopy:
+    """A copy of the loaded model that may be changed; its weights are shared."""
     origin = graph.origin
     assert isinstance(origin, OnnxOrigin), "only graphs from the ONNX frontend can be written as ONNX"
     model = origin.model.clone()
@@ -91,6 +92,7 @@ class Slice:
     axes: list[tuple[int, Indices]]
 
     def __call__(self, array: Array) -> Array:
+        """The kept positions of ``array``."""
         for axis, positions in self.axes:
             array = array.take(positions, axis=axis)
         return array
@@ -104,6 +106,7 @@ class Zero:
     point: Array | None = None
 
     def __call__(self, array: Array) -> Array:
+        """A copy of ``array`` with the positions at zero."""
         array = np.array(array)
         for axis, positions in self.axes:
             index = (slice(None),) * axis + (positions,)
@@ -129,6 +132,7 @@ def lazily(tensor: ir.TensorProtocol, shape: tuple[int, ...], change: Slice | Ze
 
 
 def cut(shape: Iterable[int], axes: Iterable[tuple[int, Indices]]) -> tuple[int, ...]:
+    """The shape that is left of ``shape``."""
     sizes = [int(extent) for extent in shape]
     for axis, positions in axes:
         sizes[axis] = len(positions)

@@ -14,6 +14,7 @@ from ozgraph.plan import Indices, NewOp, Rewrite
 
 
 def set_operand(node: ir.Node, position: int, value: ir.Value) -> None:
+    """Give a node another operand; missing ones before it are left out."""
     if position >= len(node.inputs):
         node.resize_inputs(position + 1)
     node.replace_input_with(position, value)
@@ -32,6 +33,7 @@ def _insert(
 
 
 def take(copy: ModelCopy, op: Op, position: int, cuts: tuple[tuple[int, Indices], ...]) -> None:
+    """Let one use of a value read only some positions."""
     node = copy.nodes[op]
     operand = node.inputs[position]
     assert operand is not None
@@ -56,6 +58,7 @@ def take(copy: ModelCopy, op: Op, position: int, cuts: tuple[tuple[int, Indices]
 
 
 def rewrite_op(copy: ModelCopy, op: Op, changes: Rewrite) -> None:
+    """Change the attributes and shape operands of one node."""
     node = copy.nodes[op]
     for name, value in changes.attributes.items():
         if value is None:

@@ -31,7 +31,7 @@ _FRACTION = click.FloatRange(0, 1, max_open=True)
 @click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
 @click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")
 @click.option("--target-latency", "latency", type=_FRACTION, metavar="R", help="Fraction of the latency.")
-@options_of(Select, Group, Drifting, Reading, Running)
+@options_of(Select, Group, Drifting, Verify, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options
 def command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -72,13 +72,18 @@ def run(keep: Path | None = None, *, progress: Progress | None = None) -> DemoRe
         analyzed = api.analyze(model, progress=progress).report
         pruned = api.prune(model, small, target=api.Target(macs=TARGET), progress=progress).report
         timed = api.bench(model, small, shapes={"image": (BATCH, *images.shape[1:])}, progress=progress)
+        before, after = (accuracy(path, images, labels) for path in (model, small))
+        if keep is None:
+            # The folder is about to go: its name would only send people looking.
+            pruned = replace(pruned, output=small.name)
+            timed = replace(timed, first=model.name, second=small.name)
         return DemoReport(
             analyze=analyzed,
             prune=pruned,
             bench=timed,
             images=len(labels),
-            accuracy_before=accuracy(model, images, labels),
-            accuracy_after=accuracy(small, images, labels),
+            accuracy_before=before,
+            accuracy_after=after,
             kept=None if keep is None else str(keep),
         )
 

@@ -20,15 +20,76 @@ from ozgraph.graph import Array, Integers
 MOST_ELEMENTS = 4096
 
 POINTWISE = frozenset(
-    "Abs Add And Cast Ceil Clip Div Equal Exp Floor Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mod"
-    " Mul Neg Not Or Pow Reciprocal Round Sign Sqrt Sub Sum Xor".split()
+    [
+        "Abs",
+        "Add",
+        "And",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "Div",
+        "Equal",
+        "Exp",
+        "Floor",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "Reciprocal",
+        "Round",
+        "Sign",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Xor",
+    ]
 )
 MOVEMENT = frozenset(
-    "Concat Expand Flatten Gather GatherElements GatherND Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split()
+    [
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 MIXING = frozenset(
-    "ArgMax ArgMin ConstantOfShape CumSum NonZero OneHot Range ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum"
-    " ScatterND ScatterElements TopK Where".split()
+    [
+        "ArgMax",
+        "ArgMin",
+        "ConstantOfShape",
+        "CumSum",
+        "NonZero",
+        "OneHot",
+        "Range",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "ScatterND",
+        "ScatterElements",
+        "TopK",
+        "Where",
+    ]
 )
 EVALUATED = POINTWISE | MOVEMENT | MIXING
 

@@ -12,6 +12,8 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -66,7 +68,7 @@ def parse(content: bytes, where: str) -> onnx.ModelProto:
 @lru_cache(maxsize=64)
 def _refusal(opset: int, ir_version: int) -> str | None:
     """What onnxruntime says to a one-node model with these stamps; None when it runs it."""
-    import onnxruntime
+    onnxruntime: Any = import_module("onnxruntime")
 
     tensor = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

@@ -331,10 +331,7 @@ def _read_size(node: ir.Node, known: Inferred, computed: set[str]) -> None:
     if shape is None:
         return
     sizes: np.ndarray[Any, Any] = np.array(shape, dtype=np.int64)
-    if node.op_type == "Size":
-        sizes = np.array(sizes.prod(), dtype=np.int64)
-    else:
-        sizes = sizes[axes_read(node, len(shape))]
+    sizes = np.array(sizes.prod(), dtype=np.int64) if node.op_type == "Size" else sizes[axes_read(node, len(shape))]
     known.elements[result.name] = sizes
     known.shapes[result.name] = sizes.shape
     computed.add(result.name)

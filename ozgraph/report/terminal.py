@@ -89,16 +89,17 @@ def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
         ("parameters", report.parameters_before, report.parameters_after),
         ("MACs", report.macs_before, report.macs_after),
     ):
-        gone = Text(f"-{percent(removed(before, after))}", style="bold green" if after < before else "dim")
+        share = percent(removed(before, after))
+        gone = Text(f"-{share}", style="bold green") if after < before else Text("as before", style="dim")
         sizes.add_row(label, human(before), "→", human(after), gone)
     lines: list[RenderableType] = [sizes, Text()]
     lines.append(_agreement(report.max_relative_error, report.limit, report.noise_floor, agrees=True))
-    slots = Text(f"{plural(report.removed_slots, 'slot')} removed from {_families_cut(report.widths)}")
-    lines.append(slots)
+    cut = [row for row in report.widths if row.kept < row.size]
+    slots = plural(report.removed_slots, "slot")
+    lines.append(Text(f"{slots} removed from {plural(len(cut), 'family')}" if cut else "no slot removed"))
     if report.output is not None:
         lines.append(Text.assemble("written to ", (report.output, "bold")))
     parts: list[RenderableType] = [_panel(Group(*lines), report.model)]
-    cut = [row for row in report.widths if row.kept < row.size]
     if cut:
         parts.append(_widths(cut, everything))
     if report.frozen_by_verification:
@@ -276,10 +277,6 @@ def _widths(rows: Sequence[WidthRow], everything: bool) -> RenderableType:
 def _bar(row: WidthRow, cells: int = 16) -> Text:
     full = round(cells * row.kept / row.size) if row.size else 0
     return Text.assemble(("█" * full, "green"), ("░" * (cells - full), "dim"))
-
-
-def _families_cut(rows: Iterable[WidthRow]) -> str:
-    return plural(sum(row.kept < row.size for row in rows), "family")
 
 
 def _agreement(error: float, limit: float, floor: float, *, agrees: bool) -> Text:

@@ -1,8 +1,9 @@
 """What is known of a slot of a tensor: Zero, Constant or Unknown.
 
 The state of a set of slots is one float64 array: the number that every element of the slot has, uniform over all other
-axes, or NaN where that is unknown (a transfer may answer infinity where known operands give nothing finite). Zero is a constant like any other, only luckier. Rules move states forward with the
-transfers below; pointwise operators are evaluated, not listed.
+axes, or NaN where that is unknown. Zero is a constant like any other, only luckier. Rules move states forward with the
+transfers below; pointwise operators are evaluated, not listed. A transfer answers infinity where known operands give
+nothing finite (0 / 0), so that the prover can tell.
 """
 
 from __future__ import annotations

@@ -14,7 +14,12 @@ def _groups(edit: Edit) -> None:
 
 
 def _without_padding(op: Op) -> bool:
-    return not any(op.attributes.get("pads", ())) and op.attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID", b"NOTSET", b"VALID")
+    return not any(op.attributes.get("pads", ())) and op.attributes.get("auto_pad", "NOTSET") in (
+        "NOTSET",
+        "VALID",
+        b"NOTSET",
+        b"VALID",
+    )
 
 
 def _always(op: Op) -> bool:
@@ -113,13 +118,10 @@ def _einsum(op: Op) -> Spec:
     spec = from_pattern(pattern, op)
     results = {axis for axes in spec.results for axis in axes or ()}
     alone = {
-        axis.name
-        for axes in spec.operands
-        for axis in axes or ()
-        if isinstance(axis, Letter) and axis not in results
+        axis.name for axes in spec.operands for axis in axes or () if isinstance(axis, Letter) and axis not in results
     }
     # A letter in one operand and not in the result is summed.
-    return Spec(spec.operands, spec.results, reduced={name: Reduction.SUM for name in alone})
+    return Spec(spec.operands, spec.results, reduced=dict.fromkeys(alone, Reduction.SUM))
 
 
 register("Einsum", Rule(_einsum, linear(range(8)), macs="*", text="its equation"))

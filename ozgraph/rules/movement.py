@@ -58,7 +58,8 @@ def regroup(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     segments: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         m = n = 1
         while True:
             if m <= n and i < len(before) and (m < n or not left):
@@ -180,10 +181,7 @@ def _concat(op: Op) -> Spec:
     names = letters("a", len(shape))
     parts = letters("c", len(op.inputs))
     joined: Axis = Concat(parts) if len(parts) > 1 else parts[0]
-    sizes = {
-        part.name: need_shape(value, op)[axis]
-        for part, value in zip(parts, op.inputs, strict=True)
-    }
+    sizes = {part.name: need_shape(value, op)[axis] for part, value in zip(parts, op.inputs, strict=True)}
     return Spec(
         tuple((*names[:axis], part, *names[axis + 1 :]) for part in parts),
         ((*names[:axis], joined, *names[axis + 1 :]),),
@@ -343,10 +341,14 @@ def _pad(op: Op) -> Spec:
     if widths is None or op.attributes.get("mode", "constant") != "constant":
         why = "padding mirrors or repeats what lies along it, or is computed at run time"
         result = tuple(
-            name if m == n else Letter(f"b{axis}") for axis, (name, m, n) in enumerate(zip(names, source, made, strict=True))
+            name if m == n else Letter(f"b{axis}")
+            for axis, (name, m, n) in enumerate(zip(names, source, made, strict=True))
         )
         frozen = {
-            name: why for axis, (m, n) in enumerate(zip(source, made, strict=True)) if m != n for name in (f"a{axis}", f"b{axis}")
+            name: why
+            for axis, (m, n) in enumerate(zip(source, made, strict=True))
+            if m != n
+            for name in (f"a{axis}", f"b{axis}")
         }
         return Spec(operands, (result,), frozen=frozen)
     padded: list[Axis] = []

@@ -9,7 +9,7 @@ import numpy as np
 from ozgraph.graph import Op
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
-from ozgraph.rules.notation import Letter, Product
+from ozgraph.rules.notation import Axes, Letter, Product
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape, register
 
 _POSITIONS = "the statistics run over it"
@@ -61,10 +61,8 @@ def _over_last_axes(reduction: Reduction) -> Describe:
         rank = len(need_shape(op.inputs[0], op))
         first = _normalized_from(op)
         names = letters("a", rank)
-        affine = []
-        for value in op.inputs[1:]:
-            # Scale and bias broadcast to the normalised axes, aligned on the right.
-            affine.append(None if value is None else names[rank - value.rank :])
+        # Scale and bias broadcast to the normalised axes, aligned on the right.
+        affine = [None if value is None else names[rank - value.rank :] for value in op.inputs[1:]]
         over = {f"a{number}": reduction for number in range(first, rank)}
         return Spec((names, *affine), (names, *(None for _ in op.outputs[1:])), reduced=over)
 
@@ -94,7 +92,7 @@ def _shrinkage(edit: Edit) -> tuple[int, int]:
 
 
 def _rms_keeps_its_statistics(edit: Edit) -> None:
-    """n slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm."""
+    """N slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm."""
     before, after = _shrinkage(edit)
     if before == after:
         return
@@ -133,14 +131,17 @@ def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
     axes = np.arange(_normalized_from(op), rank, dtype=np.int64)
 
     def number(value: float) -> np.ndarray[tuple[()], np.dtype[np.generic]]:
-        return np.array(value, dtype=dtype)  # type: ignore[return-value]
+        return np.array(value, dtype=dtype)
 
     def total(of: str, to: str) -> NewOp:
         if op.version >= 13:
             return NewOp("ReduceSum", (of, axes), (to,), {"keepdims": 1})
         return NewOp("ReduceSum", (of,), (to,), {"keepdims": 1, "axes": axes.tolist()})
 
-    name = {part: edit.rename(part) for part in ("sum", "mu", "d", "dd", "ss", "mm", "lost", "all", "var", "veps", "std", "y")}
+    name = {
+        part: edit.rename(part)
+        for part in ("sum", "mu", "d", "dd", "ss", "mm", "lost", "all", "var", "veps", "std", "y")
+    }
     steps = [
         total(source.name, name["sum"]),
         NewOp("Mul", (name["sum"], number(1 / before)), (name["mu"],)),
@@ -191,8 +192,8 @@ def _group_norm(op: Op) -> Spec:
     n, _, *positions = letters("a", rank)
     channels = Product(("g", "c"))
     # Until opset 20 scale and bias have one element a group.
-    affine = (channels,) if op.version >= 21 else (Letter("g"),)
-    axes = (n, channels, *positions)
+    affine: Axes = (channels,) if op.version >= 21 else (Letter("g"),)
+    axes: Axes = (n, channels, *positions)
     over = {f"a{number}": _POSITIONS for number in range(2, rank)}
     return Spec(
         (axes, affine, affine),

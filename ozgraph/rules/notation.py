@@ -51,7 +51,7 @@ class Star:
 
 
 @dataclass(frozen=True, slots=True)
-class Ellipsis_:
+class Broadcast:
     """Broadcast leading axes."""
 
 
@@ -68,7 +68,7 @@ class Unsaid:
 ONE_AXIS = One()
 
 Axis = Letter | Product | Concat | One | Unsaid
-Term = Axis | Star | Ellipsis_
+Term = Axis | Star | Broadcast
 Axes = tuple[Axis, ...]
 
 
@@ -135,7 +135,7 @@ def _tensors(text: str, tokens: list[tuple[str, int]]) -> tuple[tuple[Term, ...]
             tensors.append(tuple(current))
             current = []
         elif token == "...":
-            current.append(Ellipsis_())
+            current.append(Broadcast())
         elif token == "1":
             current.append(One())
         elif token == "_":
@@ -149,7 +149,7 @@ def _tensors(text: str, tokens: list[tuple[str, int]]) -> tuple[tuple[Term, ...]
     if group is not None:
         raise _malformed(text, len(text), "')'")
     for tensor in (*tensors, tuple(current)):
-        if sum(isinstance(term, (Star, Ellipsis_)) for term in tensor) > 1:
+        if sum(isinstance(term, (Star, Broadcast)) for term in tensor) > 1:
             raise _malformed(text, 0, "at most one '*name' or '...' in a tensor")
     return (*tensors, tuple(current))
 
@@ -194,13 +194,11 @@ def expand(pattern: Pattern, operands: tuple[int | None, ...], results: tuple[in
     )
 
 
-def _open(
-    pattern: Pattern, tensors: tuple[tuple[Term, ...], ...], position: int, rank: int | None
-) -> Axes | None:
+def _open(pattern: Pattern, tensors: tuple[tuple[Term, ...], ...], position: int, rank: int | None) -> Axes | None:
     if rank is None or position >= len(tensors):
         return None
     terms = tensors[position]
-    flexible = sum(isinstance(term, (Star, Ellipsis_)) for term in terms)
+    flexible = sum(isinstance(term, (Star, Broadcast)) for term in terms)
     count = rank - (len(terms) - flexible)
     if count < 0 or (not flexible and count):
         raise RuleError(f"rule {pattern.text!r} does not fit a tensor of {rank} axes at position {position}")
@@ -208,7 +206,7 @@ def _open(
     for term in terms:
         if isinstance(term, Star):
             axes.extend(Letter(f"*{term.name}{i}") for i in range(count))
-        elif isinstance(term, Ellipsis_):
+        elif isinstance(term, Broadcast):
             # Numbered from the right, as broadcasting aligns them.
             axes.extend(Letter(f".{i}") for i in reversed(range(count)))
         else:

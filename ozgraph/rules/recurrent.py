@@ -38,7 +38,13 @@ def _describe(gates: int) -> Describe:
             (Letter("d"), Product(("peepholes", "h"))),
         ]
         why = "the gates stand in a fixed order"
-        frozen = {"gate": why, "biases": why, "peepholes": why, "d": "directions stand in a fixed order", "l": "time runs along it"}
+        frozen = {
+            "gate": why,
+            "biases": why,
+            "peepholes": why,
+            "d": "directions stand in a fixed order",
+            "l": "time runs along it",
+        }
         count = len(op.inputs)
         sizes = {"gate": gates} if gates > 1 else {}
         return Spec(
@@ -46,7 +52,7 @@ def _describe(gates: int) -> Describe:
             (output, state, state)[: len(op.outputs)],
             sizes,
             reduced={"i": Reduction.SUM, "k": Reduction.SUM},
-            frozen={name: reason for name, reason in frozen.items()},
+            frozen=frozen,
             ties=((Letter("k"), Letter("h")),),
             recurrent={"k": tuple(range(min(len(op.outputs), 2)))},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ozgraph.graph import Op
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import opaque, uniform, vanishing
-from ozgraph.rules.notation import Axis, Letter, One
+from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape, register
 
 _EXTREME = "a maximum, a product or a minimum over it sees every slot"
@@ -84,9 +84,9 @@ def _along(why: str, default: int, *, drops: bool = False) -> Describe:
         if op.type in ("Softmax", "LogSoftmax", "Hardmax") and op.version < 13:
             axis = int(op.attributes.get("axis", 1)) % rank if rank else 0
             over = [f"a{number}" for number in range(axis, rank)]
-        results = names
+        results: Axes = names
         if drops:
-            kept = tuple(name for number, name in enumerate(names) if number != axis)
+            kept: Axes = tuple(name for number, name in enumerate(names) if number != axis)
             results = (*names[:axis], One(), *names[axis + 1 :]) if op.attributes.get("keepdims", 1) else kept
         operands = (names, *(None for _ in op.inputs[1:]))
         return Spec(operands, (results,) * len(op.outputs), frozen=dict.fromkeys(over, why))
@@ -112,7 +112,9 @@ def _cumulative(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     names = letters("a", rank)
     axes = axis_list(op, 1, rank) or (0,)
-    return Spec((names, None), (names,), frozen={f"a{axis}": "a running sum along it depends on order" for axis in axes})
+    return Spec(
+        (names, None), (names,), frozen={f"a{axis}": "a running sum along it depends on order" for axis in axes}
+    )
 
 
 register("CumSum CumProd", Rule(_cumulative, vanishing, text="running sum"))

@@ -170,8 +170,8 @@ def registered_freezing() -> dict[str, str]:
     return dict(_FREEZING)
 
 
-class override:
-    """Context manager that replaces rules for a while: ``with override("Relu", rule): ...``."""
+class Override:
+    """Context manager that replaces rules for a while: ``with Override("Relu", rule): ...``."""
 
     def __init__(self, operators: str, made: Rule) -> None:
         self._names = operators.split()
@@ -253,7 +253,7 @@ def attribute(name: str, default: int) -> Callable[[Op], int]:
     return read
 
 
-def letters(prefix: str, count: int) -> Axes:
+def letters(prefix: str, count: int) -> tuple[Letter, ...]:
     """``count`` distinct letters."""
     return tuple(Letter(f"{prefix}{index}") for index in range(count))
 

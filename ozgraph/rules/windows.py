@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, uniform, vanishing
@@ -65,7 +64,9 @@ def _resize_sizes(edit: Edit) -> None:
 
 
 def _resize_transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    if op.attributes.get("mode", "nearest") == "nearest" and not op.attributes.get("coordinate_transformation_mode", "").startswith("tf_crop"):
+    if op.attributes.get("mode", "nearest") == "nearest" and not op.attributes.get(
+        "coordinate_transformation_mode", ""
+    ).startswith("tf_crop"):
         return uniform(op, states, result, axis)
     return vanishing(op, states, result, axis)
 
@@ -139,4 +140,3 @@ def _column_to_image(op: Op) -> Spec:
 
 
 register("Col2Im", Rule(_column_to_image, vanishing, text="n (c k) l -> n c *t"))
-

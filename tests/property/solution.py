@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ozgraph.passes.freeze import Freeze
-from ozgraph.passes.infer_dims import InferDims
-from ozgraph.passes.state import State
 
 from ozgraph.dims import Reason
 from ozgraph.graph import Graph, Integers, Op, Value
+from ozgraph.passes.freeze import Freeze
+from ozgraph.passes.infer_dims import InferDims
+from ozgraph.passes.state import State
 from property.systems import (
     Add,
     Concat,

@@ -1,0 +1,220 @@
+"""The solver: unification, then slots, then the certificate on which soundness rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ozgraph.dims.ids import NOTHING, Mask, combine, components, differing, removable
+from ozgraph.dims.terms import Atom, Dim, Ids, Take, children, resolve, same
+from ozgraph.dims.unify import MOST_CUTS, Unifier
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a slot cannot go.
+
+    Attributes:
+        text: in plain words, the same for every slot that the same cause holds back.
+        operator: the operator type it comes from, or ``""``.
+        op: the name of one such operator, or ``""``.
+    """
+
+    text: str
+    operator: str = ""
+    op: str = ""
+
+
+class Dims(Unifier):
+    """The dims of a model: unifies, freezes slots, and certifies the solution.
+
+    Equations that the symbolic solver cannot align wait in ``deferred``; :meth:`settle` retries them and falls back to
+    slots. :meth:`certify` then checks every recorded equation on ids, so soundness does not rest on the solver.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[Reason] = []
+        self._reason_ids: dict[Reason, int] = {}
+        self._frozen = np.full(1024, NOTHING, dtype=np.int32)
+        self._any_frozen = False
+        self._expanded: dict[int, tuple[Dim, Ids]] = {}
+
+    def _made(self, atom: Atom) -> None:
+        if self.total > len(self._frozen):
+            grown = np.full(max(self.total, 2 * len(self._frozen)), NOTHING, dtype=np.int32)
+            grown[: len(self._frozen)] = self._frozen
+            self._frozen = grown
+
+    def _bound(self, atom: Atom, dim: Dim) -> None:
+        self._expanded.clear()
+        if self._any_frozen:
+            held = self._frozen[atom.base : atom.base + atom.size]
+            for reason in np.unique(held[held >= 0]):
+                self._freeze_ids(self.ids(dim, frozen=True)[held == reason], int(reason))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def ids(self, dim: Dim, *, frozen: bool = False) -> Ids:
+        """The slots that every position needs: [size, columns] ids, :data:`NOTHING` where a column has none.
+
+        Frozen slots read as :data:`NOTHING` unless ``frozen`` asks for them.
+        """
+        table = self._expand(dim)
+        if frozen or not self._any_frozen or not table.size:
+            return table
+        # NOTHING indexes the last element, which is never a slot's (the array keeps one spare).
+        return np.where((table >= 0) & (self._frozen[table] < 0), table, NOTHING)
+
+    def _expand(self, dim: Dim) -> Ids:
+        """All ids of ``dim``, frozen or not; remembered until the next binding."""
+        top = resolve(dim)
+        stack = [(top, False)]
+        while stack:
+            here, ready = stack.pop()
+            if id(here) in self._expanded:
+                continue
+            if ready:
+                tables = [self._expanded[id(resolve(child))][1] for child in children(here)]
+                self._expanded[id(here)] = (here, combine(here, tables))
+            else:
+                stack.append((here, True))
+                stack.extend((resolve(child), False) for child in children(here))
+        return self._expanded[id(top)][1]
+
+    # -- freezing --------------------------------------------------------------------------------------------------
+
+    def freeze(self, dim: Dim, reason: Reason, positions: Any = None) -> None:
+        """Hold back every slot that the positions of ``dim`` need (all positions by default)."""
+        table = self._expand(dim)
+        self._freeze_ids(table if positions is None else table[positions], self._reason(reason))
+
+    def freeze_slots(self, slots: Ids, reason: Reason) -> None:
+        """Hold back the slots with these ids."""
+        self._freeze_ids(slots, self._reason(reason))
+
+    def _reason(self, reason: Reason) -> int:
+        number = self._reason_ids.get(reason)
+        if number is None:
+            number = self._reason_ids[reason] = len(self.reasons)
+            self.reasons.append(reason)
+        return number
+
+    def _freeze_ids(self, slots: Ids, reason: int) -> None:
+        slots = np.asarray(slots).ravel()
+        slots = slots[slots >= 0]
+        slots = slots[self._frozen[slots] < 0]
+        if slots.size:
+            self._frozen[slots] = reason
+            self._any_frozen = True
+
+    def frozen_reason(self, slots: Ids) -> npt.NDArray[np.int32]:
+        """Index into :attr:`reasons` for each slot id, -1 where it is free."""
+        return self._frozen[slots]
+
+    def free_slots(self, atom: Atom) -> Mask:
+        """Which slots of ``atom`` may go."""
+        return self._frozen[atom.base : atom.base + atom.size] < 0
+
+    # -- slots -----------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Retry what was deferred now that the rest is known; what still does not align is solved slot by slot."""
+        waiting, self.deferred = self.deferred, []
+        for left, right, origin in waiting:
+            self._unify(left, right, origin)
+        waiting, self.deferred = self.deferred, []
+        for left, right, origin in waiting:
+            self._settle_slots(left, right, origin)
+
+    def _settle_slots(self, left: Dim, right: Dim, origin: Any) -> None:
+        a, b = self.ids(left), self.ids(right)
+        if self._sets_equal(a, b):
+            return
+        pairs = self._best_pairs(a, b)
+        reason = Reason("its positions are arranged in two ways that do not line up", *_origin_names(origin))
+        for table, used in ((a, {i for i, _ in pairs}), (b, {j for _, j in pairs})):
+            for column in range(table.shape[1]):
+                if column not in used:
+                    self.freeze_slots(table[:, column], reason)
+        a, b = self.ids(left), self.ids(right)
+        for i, j in pairs:
+            self._tie(a[:, i], b[:, j], reason)
+
+    def _best_pairs(self, a: Ids, b: Ids) -> list[tuple[int, int]]:
+        """Which columns to identify: the pairs that leave most slots removable, found greedily."""
+        chosen: list[tuple[int, int]] = []
+        best = 0
+        while True:
+            gains: list[tuple[int, int, tuple[int, int]]] = []
+            for i in range(a.shape[1]):
+                for j in range(b.shape[1]):
+                    if all(i != k and j != m for k, m in chosen):
+                        gains.append((removable(a, b, [*chosen, (i, j)]), len(gains), (i, j)))
+            if not gains:
+                return chosen
+            # Ties go to the innermost columns, which come last.
+            gain, _, pair = max(gains)
+            if gain <= best:
+                return chosen
+            best = gain
+            chosen.append(pair)
+
+    def _tie(self, a: Ids, b: Ids, reason: Reason) -> None:
+        """Make the slots ``a[p]`` and ``b[p]`` one slot for every p; where one side has none, the other freezes."""
+        self.freeze_slots(a[b < 0], reason)
+        self.freeze_slots(b[a < 0], reason)
+        both = (a >= 0) & (b >= 0) & (a != b)
+        if not both.any():
+            return
+        involved = np.unique(np.concatenate((a[both], b[both])))
+        bases = np.array([atom.base for atom in self.atoms], dtype=np.int64)
+        touched = [self.atoms[k] for k in np.unique(np.searchsorted(bases, involved, side="right") - 1)]
+        universe = np.concatenate([np.arange(atom.base, atom.base + atom.size) for atom in touched])
+        order = np.argsort(universe)
+
+        def find(slots: Ids) -> Ids:
+            found: Ids = order[np.searchsorted(universe, slots, sorter=order)]
+            return found
+
+        label = components(len(universe), find(a[both]), find(b[both]))
+        _, merged = np.unique(label, return_inverse=True)
+        made = self._atom(int(merged.max()) + 1, MOST_CUTS)
+        start = 0
+        for atom in touched:
+            self._bind(atom, Take(made, merged[start : start + atom.size]))
+            start += atom.size
+
+    # -- certificate -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _sets_equal(a: Ids, b: Ids) -> bool:
+        return not differing(a, b).size
+
+    def certify(self) -> int:
+        """Check every recorded equation; freeze the slots of violated ones until none is. Returns how many were.
+
+        Both sides must need the same non-frozen slots at every position. Structurally equal sides do by construction.
+        """
+        open_equations = [entry for entry in self.equations if not same(entry[0], entry[1])]
+        violated: set[int] = set()
+        while True:
+            before = len(violated)
+            changed = False
+            for number, (left, right, origin) in enumerate(open_equations):
+                bad = differing(self.ids(left), self.ids(right))
+                if bad.size:
+                    violated.add(number)
+                    changed = True
+                    reason = Reason("two uses of it demand different slots", *_origin_names(origin))
+                    self.freeze_slots(bad, reason)
+            if not changed:
+                return max(before, len(violated))
+
+
+def _origin_names(origin: Any) -> tuple[str, str]:
+    """Operator type and name of what an equation came from."""
+    return getattr(origin, "operator", "") or "", getattr(origin, "name", "") or ""
