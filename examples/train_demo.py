@@ -8,7 +8,7 @@ parameters that share a channel; the network learns to lean on the others, and r
     pip install "ozgraph[torch]" scikit-learn
     python examples/train_demo.py --output ozgraph/demo
 
-Takes about two minutes on one core. Runs with the same seed and the same versions give the same weights.
+Takes about five minutes on one core. Runs with the same seed and the same versions give the same weights.
 """
 
 from __future__ import annotations

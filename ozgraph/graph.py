@@ -98,7 +98,7 @@ class Value:
         return f"Value({self.name!r}, {self.shape}, {self.dtype})"
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Op:
     """One operator application.
 

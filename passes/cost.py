@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from ozgraph.dims import Atom, Dim
+from ozgraph.passes.bound import Bound
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.state import Bound, Removal, State
+from ozgraph.passes.state import Removal, State
 
 
 @dataclass(frozen=True, slots=True)

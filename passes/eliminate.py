@@ -10,11 +10,12 @@ import numpy as np
 
 from ozgraph.errors import PassError
 from ozgraph.graph import Array, Op, Value
+from ozgraph.passes.bound import Bound
 from ozgraph.passes.fold import bias_shift, folding_operand
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.normalize import reads_size
 from ozgraph.passes.prove_dead import Prover, Scan
-from ozgraph.passes.state import Bound, Mask, State
+from ozgraph.passes.state import Mask, State
 from ozgraph.plan import NewOp, Plan
 
 

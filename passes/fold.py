@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.state import Site, State
+from ozgraph.passes.bound import Site
+from ozgraph.passes.state import State
 from ozgraph.rules.lattice import Slots
 from ozgraph.rules.rule import Reduction
 

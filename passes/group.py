@@ -10,9 +10,10 @@ import numpy as np
 
 from ozgraph.dims import Atom, Reason
 from ozgraph.graph import Value
+from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.prove_dead import Prover, Start, foldable, keeps_statistics, occurrences, sites_by_atom
-from ozgraph.passes.state import Bound, Site, State
+from ozgraph.passes.state import State
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction
 
@@ -294,7 +295,8 @@ def _settle_overlaps(state: State) -> None:
             if id(dim) in seen or len(atoms) < 2:
                 continue
             seen.add(id(dim))
-            for outer, inner in _nested(state, state.dims.ids(dim)):
+            table = state.dims.ids(dim)
+            for outer, inner in _nested(state, table) if table.shape[1] > 1 else ():
                 if outer in by_atom and inner in by_atom and outer is not inner:
                     first, second = by_atom[outer], by_atom[inner]
                     if outer in giving_way and inner not in giving_way:

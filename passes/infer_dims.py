@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ozgraph.dims import ONE, Dim, Prod, Reason, Take, prod_of, sum_of
+from ozgraph.dims import ONE, Dim, Reason, Take, prod_of, sum_of
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
+from ozgraph.passes.bound import Bound, Layout, Site, letter_names
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.state import Bound, Site, State, letter_names
+from ozgraph.passes.state import State
 from ozgraph.rules.notation import Axis, Concat, Letter, One, Product
 from ozgraph.rules.rule import Reduction, Rule, Spec, find_rule, freezing_reason
 
@@ -160,9 +160,10 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
             frozen.extend(dims_)
         state.axes[value] = dims_
     bound = Bound(op, rule, spec, env)
-    bound.sites = _sites(bound)
+    layout = bound.layout
+    bound.sites = _sites(bound, layout)
     state.bound[op] = bound
-    _freeze_unsaid(state, bound, frozen)
+    _freeze_unsaid(state, bound, layout, frozen)
 
 
 def _extents(op: Op, spec: Spec) -> dict[str, int]:
@@ -201,30 +202,22 @@ def _extents(op: Op, spec: Spec) -> dict[str, int]:
     return extents
 
 
-def _sites(bound: Bound) -> tuple[Site, ...]:
+def _sites(bound: Bound, layout: Layout) -> tuple[Site, ...]:
     """Letters that are contracted (in several operands and no result) or that the rule names as reduced."""
     spec = bound.spec
-    where: dict[str, list[tuple[int, int]]] = {}
-    carried: dict[str, list[tuple[int, int]]] = {}
-    for tensors, found in ((spec.operands, where), (spec.results, carried)):
-        for position, axes in enumerate(tensors):
-            for number, axis in enumerate(axes or ()):
-                for name in letter_names(axis):
-                    found.setdefault(name, []).append((position, number))
+    found: dict[str, Reduction] = {name: Reduction.SUM for name in layout.operands if name in layout.contracted}
+    found |= {name: reduction for name, reduction in spec.reduced.items() if name in layout.operands}
     sites = []
-    for name, operands in where.items():
+    for name, reduction in found.items():
         dim = bound.env[name]
-        reduction = spec.reduced.get(name)
-        if reduction is None and name not in carried and len({position for position, _ in operands}) > 1:
-            reduction = Reduction.SUM
-        if reduction not in (None, Reduction.UNREAD) and dim is not ONE:
+        if reduction is not Reduction.UNREAD and dim is not ONE:
             results = tuple(
-                (result, number)
-                for result in spec.recurrent.get(name, ())
-                for number, axis in enumerate(spec.results[result] or ())
-                if set(letter_names(axis)) & _tied(spec, name)
+                place
+                for tied in (_tied(spec, name) if name in spec.recurrent else ())
+                for place in layout.results.get(tied, ())
+                if place[0] in spec.recurrent[name]
             )
-            sites.append(Site(bound.op, name, dim, reduction, tuple(operands), results))
+            sites.append(Site(bound.op, name, dim, reduction, layout.operands[name], results))
     return tuple(sites)
 
 
@@ -240,28 +233,25 @@ def _tied(spec: Spec, name: str) -> set[str]:
     return tied
 
 
-def _freeze_unsaid(state: State, bound: Bound, frozen: list[Dim]) -> None:
+def _freeze_unsaid(state: State, bound: Bound, layout: Layout, frozen: list[Dim]) -> None:
     """Deny by default: whatever the rule does not carry, contract or name freezes."""
     op, spec = bound.op, bound.spec
     for dim in frozen:
         state.dims.freeze(dim, Reason("the operator's rule says nothing of this axis", op.operator, op.name))
-    said = {site.letter for site in bound.sites if site.reduction is not Reduction.ORDER}
-    said.update(name for name, reduction in spec.reduced.items() if reduction is Reduction.UNREAD)
     linked: set[str] = set()
     for left, right in spec.ties:
         linked.update(letter_names(left), letter_names(right))
     for name, (source, _) in spec.takes.items():
         linked.update((name, source))
-    operands = {name for axes in spec.operands for axis in axes or () for name in letter_names(axis)}
-    results = {name for axes in spec.results for axis in axes or () for name in letter_names(axis)}
     for name, dim in bound.env.items():
-        if dim is ONE or (isinstance(dim, Prod) and not dim.factors):
+        if dim is ONE:
             continue
         why = spec.frozen.get(name)
-        if why is None and name not in said and name not in linked and (name in operands) != (name in results):
-            why = "the operator looks along it (a window, a lookup or an order)"
         if why is None and spec.reduced.get(name) is Reduction.ORDER:
             why = "the number and order of its slots matter to the operator"
+        unsaid = name in layout.one_sided and name not in spec.reduced and name not in layout.contracted
+        if why is None and unsaid and name not in linked:
+            why = "the operator looks along it (a window, a lookup or an order)"
         if why is not None:
             state.dims.freeze(dim, Reason(why, op.operator, op.name))
 
@@ -269,8 +259,3 @@ def _freeze_unsaid(state: State, bound: Bound, frozen: list[Dim]) -> None:
 def dynamic_reason() -> Reason:
     """Why axes of varying size freeze."""
     return _DYNAMIC
-
-
-def bound_letters(bound: Bound) -> Mapping[str, Dim]:
-    """The dims of the letters of an applied rule."""
-    return bound.env

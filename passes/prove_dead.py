@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
 from ozgraph.graph import Array, Value
+from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.state import Bound, Mask, Removal, Site, State
+from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, meet
 from ozgraph.rules.rule import Reduction
 

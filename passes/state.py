@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from ozgraph.dims import Atom, Dim, Dims, Ids
 from ozgraph.graph import Graph, Op, Value
+from ozgraph.passes.bound import Bound
 from ozgraph.plan import Plan
-from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product
-from ozgraph.rules.rule import Reduction, Rule, Spec
 
 if TYPE_CHECKING:
     from ozgraph.passes.cost import CostModel
@@ -22,87 +21,6 @@ if TYPE_CHECKING:
     from ozgraph.results import FrozenRow, VerifyReport
 
 Mask = npt.NDArray[np.bool_]
-
-
-def letter_names(axis: Axis) -> tuple[str, ...]:
-    """The letters of an axis expression, outermost first."""
-    if isinstance(axis, Letter):
-        return (axis.name,)
-    if isinstance(axis, Product):
-        return axis.factors
-    if isinstance(axis, Concat):
-        return tuple(name for part in axis.parts for name in letter_names(part))
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A place where an operator combines the slots of a dim.
-
-    Attributes:
-        letter: the letter of the operator's rule.
-        dim: what the letter stands for.
-        operands: (operand position, axis) of every occurrence among the operands.
-        results: (result position, axis) of recurrent occurrences, whose zero makes the term vanish as well.
-    """
-
-    op: Op
-    letter: str
-    dim: Dim
-    reduction: Reduction
-    operands: tuple[tuple[int, int], ...]
-    results: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(eq=False)
-class Bound:
-    """A rule applied to one operator: letters with the dims they stand for.
-
-    Attributes:
-        env: letter -> dim.
-        sites: where slots are combined.
-    """
-
-    op: Op
-    rule: Rule
-    spec: Spec
-    env: dict[str, Dim]
-    sites: tuple[Site, ...] = ()
-
-    @cached_property
-    def flows(self) -> tuple[tuple[tuple[tuple[int, int], ...], ...], ...]:
-        """For each result and each of its axes, the (operand, axis) pairs whose slots end up there."""
-        linked = self._linked()
-        where: dict[str, list[tuple[int, int]]] = {}
-        for position, axes in enumerate(self.spec.operands):
-            for number, axis in enumerate(axes or ()):
-                for name in letter_names(axis):
-                    where.setdefault(name, []).append((position, number))
-
-        def sources(axis: Axis) -> tuple[tuple[int, int], ...]:
-            found: dict[tuple[int, int], None] = {}
-            for name in letter_names(axis):
-                for source in (name, *linked.get(name, ())):
-                    found.update(dict.fromkeys(where.get(source, ())))
-            return tuple(found)
-
-        return tuple(tuple(sources(axis) for axis in axes or ()) for axes in self.spec.results)
-
-    def _linked(self) -> dict[str, tuple[str, ...]]:
-        """Result letter -> operand letters that it is made of through a tie or a take."""
-        linked: dict[str, tuple[str, ...]] = {name: (source,) for name, (source, _) in self.spec.takes.items()}
-        results = _names(self.spec.results) - _names(self.spec.operands)
-        for left, right in self.spec.ties:
-            for made, source in ((left, right), (right, left)):
-                names = letter_names(made)
-                if names and all(name in results for name in names):
-                    for name in names:
-                        linked[name] = (*linked.get(name, ()), *letter_names(source))
-        return linked
-
-
-def _names(tensors: tuple[Axes | None, ...]) -> set[str]:
-    return {name for axes in tensors for axis in axes or () for name in letter_names(axis)}
 
 
 class Removal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,18 +21,21 @@ def evaluate(op: Op, states: Sequence[Slots], result: int) -> Array | None:
 
     Operands are cast to their own dtypes first, so that rounding is the model's. None where onnx cannot evaluate it.
     """
+    call = _CALLS.get(op)
+    if call is None:
+        call = _CALLS[op] = _Call(op)
     if all(state.size == 1 for state in states):
         # NaN is not equal to itself and would never be found again.
         key = tuple(None if np.isnan(state[0]) else float(state[0]) for state in states)
-        number = _scalar(_Call(op), key, result)
+        number = _scalar(call, key, result)
         return None if number is None else np.array([number])
-    return _run(_Call(op), states, result)
+    return _run(call, states, result)
 
 
 class _Call:
     """An operator application as a cache key: everything but its operands' data."""
 
-    __slots__ = ("attributes", "domain", "dtypes", "key", "results", "type", "version")
+    __slots__ = ("attributes", "domain", "dtypes", "hash", "key", "results", "type", "version")
 
     def __init__(self, op: Op) -> None:
         # Not the operator itself: the caches below must not keep a graph and its weights alive.
@@ -42,12 +46,16 @@ class _Call:
         # Attributes are plain values; their repr tells them apart.
         attributes = tuple(sorted((name, repr(value)) for name, value in op.attributes.items()))
         self.key = (op.domain, op.type, op.version, self.dtypes, attributes)
+        self.hash = hash(self.key)
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return self.hash
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Call) and self.key == other.key
+
+
+_CALLS: WeakKeyDictionary[Op, _Call] = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=65536)
