@@ -14,9 +14,9 @@ from ozgraph.passes.bound import Bound
 from ozgraph.passes.fold import bias_shift, folding_operand
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.normalize import reads_size
-from ozgraph.passes.prove_dead import Prover, Scan
+from ozgraph.passes.prove_dead import Prover, Scan, zeroing
 from ozgraph.passes.state import Mask, State
-from ozgraph.plan import NewOp, Plan
+from ozgraph.plan import NewOp, Plan, Zeroing
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ def _fold_constants(state: State, plan: Plan, masks: _Masks) -> None:
     if not places:
         return
     prover = Prover(state, Scan(state, state.removed, state.folded))
+    members = zeroing(state)
     for bound, site, (data, axis) in places:
         table = state.dims.ids(state.axes[data][axis])
         constants = np.zeros(len(table))
@@ -197,13 +198,17 @@ def _fold_constants(state: State, plan: Plan, masks: _Masks) -> None:
                 here = (column >= atom.base) & (column < atom.base + atom.size)
                 constants[here] += carried[column[here] - atom.base]
         if constants.any():
-            _fold(bound.op, constants, plan, state, masks)
+            _fold(bound.op, constants, plan, masks, members)
 
 
-def _fold(op: Op, constants: Array, plan: Plan, state: State, masks: _Masks) -> None:
+def _fold(op: Op, constants: Array, plan: Plan, masks: _Masks, members: Zeroing) -> None:
     weight, bias, result = op.inputs[1], op.input(2), op.outputs[0]
     assert weight is not None and weight.constant is not None and result is not None
     array = weight.constant.numpy().astype(np.float64)
+    for number in range(array.ndim):
+        if (weight, number) in members:
+            # What the groups set to zero passes no constant on.
+            np.moveaxis(array, number, 0)[members[weight, number]] = 0
     shift = bias_shift(op, constants, array)
     axis = 1 if op.type == "Conv" else result.rank - 1
     kept = masks.axis(result, axis)
@@ -227,6 +232,9 @@ def _fold(op: Op, constants: Array, plan: Plan, state: State, masks: _Masks) -> 
         return
     assert bias.constant is not None
     old = bias.constant.numpy().astype(np.float64)
+    for number in range(old.ndim):
+        if (bias, number) in members:
+            np.moveaxis(old, number, 0)[members[bias, number]] = 0
     for number in range(old.ndim):
         indices = plan.keep.get((bias, number))
         if indices is not None:

@@ -92,7 +92,7 @@ def write(
     """
     target = refuse(path, forbid)
     if external is None:
-        external = bool(model.meta.get("ozgraph.external")) or _weight_bytes(model) > LARGEST_INLINE
+        external = bool(model.meta.get("ozgraph.external")) or weight_bytes(model) > LARGEST_INLINE
     try:
         hidden = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
     except OSError as error:
@@ -122,7 +122,8 @@ def _same(first: str, second: str) -> bool:
     return False
 
 
-def _weight_bytes(model: ir.Model) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all weights of a model."""
     return sum(
         int(value.const_value.nbytes)
         for graph in model.graphs()
@@ -134,7 +135,7 @@ def _weight_bytes(model: ir.Model) -> int:
 def _save(model: ir.Model, path: str, external: bool, progress: Progress | None) -> None:
     """Write ``model``, which is the same afterwards, to ``path``."""
     restore: list[tuple[ir.Node, ir.Attr]] = []
-    total, written = _weight_bytes(model), 0
+    total, written = weight_bytes(model), 0
 
     def count(tensor: ir.TensorProtocol, _: object = None) -> None:
         nonlocal written

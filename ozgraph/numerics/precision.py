@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ozgraph.errors import ModelError
@@ -39,8 +40,7 @@ def to_float32(path: Path, folder: Path) -> Path:
 def to_float64(path: Path, folder: Path) -> Path:
     """Write the float64 twin of a model into ``folder``; return its path.
 
-    Operators that fix a float32 operand (``Resize`` scales) get float64 as well: the twin is meant for
-    ``onnx.reference.ReferenceEvaluator``, which does not mind.
+    Initializers that an operator takes as float32 only (``Resize`` scales) stay.
     """
     return _retyped(path, folder, ir.DataType.DOUBLE)
 
@@ -66,6 +66,8 @@ def _saved(model: ir.Model, source: Path, folder: Path, label: str) -> Path:
 def _retype_graph(graph: ir.Graph | ir.Function, sources: Collection[int], target: ir.DataType) -> None:
     if isinstance(graph, ir.Graph):
         for value in graph.initializers.values():
+            if _stays_float32(value):
+                continue
             if value.const_value is not None:
                 value.const_value = _converted(value.const_value, sources, target)
             _retype_value(value, sources, target)
@@ -94,6 +96,20 @@ def _retyped_attribute(node: ir.Node, attribute: ir.Attr, sources: Collection[in
         if attribute.as_int() in sources:
             return ir.AttrInt64(attribute.name, int(target))
     return attribute
+
+
+def _stays_float32(value: ir.Value) -> bool:
+    """Whether every operator that reads an initializer takes float32 there and nothing else (``Resize`` scales)."""
+    uses = list(value.uses())
+    return bool(uses) and all(_takes_only_float32(use.node, use.idx) for use in uses)
+
+
+def _takes_only_float32(node: ir.Node, position: int) -> bool:
+    try:
+        formal = onnx.defs.get_schema(node.op_type, node.domain).inputs[position]
+    except (onnx.defs.SchemaError, IndexError):
+        return False
+    return set(formal.types) == {"tensor(float)"}
 
 
 def _retype_value(value: ir.Value, sources: Collection[int], target: ir.DataType) -> None:
