@@ -329,15 +329,13 @@ def _blocks(state: State) -> set[Atom]:
 
 def _nested(state: State, table: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> set[tuple[Atom, Atom]]:
     """Pairs (outer atom, inner atom) that some position needs both of."""
-    bases = np.array([atom.base for atom in state.dims.atoms], dtype=np.int64)
     pairs: set[tuple[Atom, Atom]] = set()
     for left in range(table.shape[1]):
         for right in range(left + 1, table.shape[1]):
             both = (table[:, left] >= 0) & (table[:, right] >= 0)
             if not both.any():
                 continue
-            outer = np.searchsorted(bases, table[both, left], side="right") - 1
-            inner = np.searchsorted(bases, table[both, right], side="right") - 1
+            outer, inner = state.dims.owners(table[both, left]), state.dims.owners(table[both, right])
             for i, j in np.unique(np.stack((outer, inner), axis=1), axis=0).tolist():
                 pairs.add((state.dims.atoms[i], state.dims.atoms[j]))
     return pairs

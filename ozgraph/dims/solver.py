@@ -41,6 +41,7 @@ class Dims(Unifier):
         self._reason_ids: dict[Reason, int] = {}
         self._frozen = np.full(1024, NOTHING, dtype=np.int32)
         self._any_frozen = False
+        self._bases: Ids = np.empty(0, dtype=np.int64)
         self._expanded: dict[int, tuple[Dim, Ids]] = {}
 
     def _made(self, atom: Atom) -> None:
@@ -84,6 +85,13 @@ class Dims(Unifier):
                 stack.append((here, True))
                 stack.extend((resolve(child), False) for child in children(here))
         return self._expanded[id(top)][1]
+
+    def owners(self, slots: Ids) -> Ids:
+        """For every slot id, the index of its atom in :attr:`atoms`."""
+        if len(self._bases) != len(self.atoms):
+            self._bases = np.array([atom.base for atom in self.atoms], dtype=np.int64)
+        owners: Ids = np.searchsorted(self._bases, slots, side="right") - 1
+        return owners
 
     # -- freezing --------------------------------------------------------------------------------------------------
 
@@ -171,8 +179,7 @@ class Dims(Unifier):
         if not both.any():
             return
         involved = np.unique(np.concatenate((a[both], b[both])))
-        bases = np.array([atom.base for atom in self.atoms], dtype=np.int64)
-        touched = [self.atoms[k] for k in np.unique(np.searchsorted(bases, involved, side="right") - 1)]
+        touched = [self.atoms[k] for k in np.unique(self.owners(involved))]
         universe = np.concatenate([np.arange(atom.base, atom.base + atom.size) for atom in touched])
         order = np.argsort(universe)
 
