@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import statistics
 import subprocess
@@ -101,6 +102,12 @@ def test_ci_runs_the_test_command_that_the_readme_names() -> None:
 
 def test_the_version_is_the_installed_one() -> None:
     assert importlib.metadata.version("ozgraph") == ozgraph.__version__
+
+
+def test_tests_see_the_installed_package_and_not_the_checkout() -> None:
+    origin = json.loads(importlib.metadata.distribution("ozgraph").read_text("direct_url.json") or "{}")
+    editable = origin.get("dir_info", {}).get("editable", False)
+    assert editable == (ROOT in Path(ozgraph.__file__).resolve().parents)
 
 
 def test_the_commands_import_without_torch_and_without_the_heavy_libraries(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -32,6 +33,14 @@ def parse_shape(text: str) -> Shape:
     if not equals or not name or not all(part.isdecimal() for part in parts):
         raise ValueError(f"{text!r} is not of the form name=1x3x224x224")
     return name, tuple(int(part) for part in parts)
+
+
+def parse_pass(text: str) -> str:
+    """The name of a pass; one in a module of its own is also looked for in the current folder."""
+    # Last on the path, so that a file here cannot stand in for an installed library.
+    if ":" in text and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return text
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Running:
             "help": "A pass of your own: a class, or the name of an installed one.",
             "flag": "--pass",
             "metavar": "MODULE:CLASS",
+            "parse": parse_pass,
         },
     )
     verify_each: bool = field(default=False, metadata={"help": "Check what each pass promises after it ran."})
