@@ -56,7 +56,12 @@ class InferDims(Pass):
 
 def _is_shape_arithmetic(op: Op) -> bool:
     """Whether all results are numbers known at analysis: sizes, bounds and indexes, not data."""
-    return all(value is None or value.integers is not None for value in op.outputs)
+    return all(value is None or (value.integers is not None and not _is_filled(value)) for value in op.outputs)
+
+
+def _is_filled(value: Value) -> bool:
+    """Whether known numbers are data all the same: a state of zeros, expanded to sizes computed at run time."""
+    return value.is_float and value.rank is not None and value.rank > 1
 
 
 def _axes(state: State, value: Value) -> tuple[Dim, ...]:
@@ -86,8 +91,9 @@ def _freeze_all(state: State, op: Op, reason: str) -> None:
 
 def _apply(state: State, op: Op, rule: Rule) -> None:
     spec = rule.describe(op)
-    if any(value is not None and (value.shape is None or 0 in value.shape) for value in (*op.inputs, *op.outputs)):
-        raise RuleError("the shape of an operand is not known before running")
+    for value in (*op.inputs, *op.outputs):
+        if value is not None and (value.shape is None or 0 in value.shape):
+            raise RuleError("the shape of an operand is not known before running")
     extents = _extents(op, spec)
     env: dict[str, Dim] = {}
     frozen: list[Dim] = []
@@ -140,7 +146,8 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
             elif dim.size != 1:
                 raise RuleError(f"an axis of size one has {dim.size} positions")
     for name in extents:
-        letter(name)
+        if name not in env:
+            letter(name)
     results = [
         None if axes is None or value is None else tuple(dim_of(axis) for axis in axes)
         for value, axes in zip(op.outputs, spec.results, strict=True)

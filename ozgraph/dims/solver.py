@@ -54,8 +54,10 @@ class Dims(Unifier):
         self._expanded.clear()
         if self._any_frozen:
             held = self._frozen[atom.base : atom.base + atom.size]
-            for reason in np.unique(held[held >= 0]):
-                self._freeze_ids(self.ids(dim, frozen=True)[held == reason], int(reason))
+            if held.max() >= 0:
+                table = self.ids(dim, frozen=True)
+                for reason in np.unique(held[held >= 0]):
+                    self._freeze_ids(table[held == reason], int(reason))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -97,7 +99,13 @@ class Dims(Unifier):
 
     def freeze(self, dim: Dim, reason: Reason, positions: Any = None) -> None:
         """Hold back every slot that the positions of ``dim`` need (all positions by default)."""
-        table = self._expand(dim)
+        top = resolve(dim)
+        if positions is None and isinstance(top, Atom):
+            held = self._frozen[top.base : top.base + top.size]
+            held[held < 0] = self._reason(reason)
+            self._any_frozen = True
+            return
+        table = self._expand(top)
         self._freeze_ids(table if positions is None else table[positions], self._reason(reason))
 
     def freeze_slots(self, slots: Ids, reason: Reason) -> None:
