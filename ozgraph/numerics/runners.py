@@ -25,7 +25,10 @@ def onnxruntime_engine(*, optimise: bool, threads: int | None, providers: Sequen
     """An engine that opens one onnxruntime session a call."""
 
     def load(path: Path, expose: Sequence[str]) -> Runner:
-        return open_session(path, expose=expose, optimise=optimise, threads=threads, providers=providers).run
+        # A few runs gain nothing from rearranged weights, and large ones would be held in memory twice.
+        return open_session(
+            path, expose=expose, optimise=optimise, threads=threads, providers=providers, prepack=False
+        ).run
 
     return load
 

@@ -24,6 +24,8 @@ CPU = ("CPUExecutionProvider",)
 _FATAL_ONLY = 4
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
+_NO_PREPACKING = "session.disable_prepacking"
+
 _DTYPES: dict[str, str] = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -73,6 +75,7 @@ def open_session(
     optimise: bool = True,
     threads: int | None = None,
     providers: Sequence[str] = CPU,
+    prepack: bool = True,
 ) -> Session:
     """Load a model file into onnxruntime, on the CPU unless other providers are named.
 
@@ -80,6 +83,8 @@ def open_session(
         expose: names of intermediate tensors to add to the outputs. The file is not touched.
         optimise: whether onnxruntime may rewrite the graph.
         threads: threads inside one operator; None lets onnxruntime choose.
+        prepack: whether onnxruntime may rearrange weights for speed, which copies them; without it, external data stays
+            mapped.
 
     Raises:
         ModelError: onnxruntime is missing, lacks a provider, or cannot load the model.
@@ -97,6 +102,8 @@ def open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    if not prepack:
+        options.add_session_config_entry(_NO_PREPACKING, "1")
     source: str | bytes = str(path)
     if expose:
         source = _with_outputs(path, expose)
