@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ozgraph.errors import UsageError
+from ozgraph.errors import OzgraphError, UsageError
 from ozgraph.graph import Graph
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
@@ -100,7 +100,8 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
     Args:
         source: a path, the bytes of a file, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; a graph comes back as is.
         shapes: sizes to bind inputs with varying axes to, by name.
-        simplify: run onnxsim on it first, in a child process; where it cannot, the model is read as it is.
+        simplify: run onnxsim on it first, in a child process; where it cannot, or where onnxruntime finds that its
+            result computes something else, the model is read as it is, with a warning.
 
     Raises:
         ModelError: it is not a model that can be read.
@@ -112,11 +113,25 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         return source
     from ozgraph.frontends import onnx as frontend
 
-    if simplify:
-        from ozgraph.frontends.simplify import simplified
+    graph = frontend.load(source, shapes=shapes)
+    if not simplify:
+        return graph
+    from ozgraph.frontends.simplify import simplified
 
-        source = simplified(source)
-    return frontend.load(source, shapes=shapes)
+    def differ(before: Path, after: Path) -> str | None:
+        try:
+            return verify(before, after, shapes=shapes).failure
+        except OzgraphError as error:
+            return str(error)
+
+    content = simplified(source, differ)
+    if content is source:
+        return graph
+    smaller = frontend.load(content, shapes=shapes)
+    smaller.name = graph.name
+    # The simplified model stands for the files that it was made from.
+    smaller.origin.files, smaller.origin.external = graph.origin.files, graph.origin.external
+    return smaller
 
 
 def analyze(

@@ -36,11 +36,10 @@ class CostModel:
         self._touching: dict[Atom, list[int]] = {}
         self.parameter_terms = [
             self._term(state.axes.get(value, ()) if value in state.axes else (), value.size)
-            for value in state.graph.constants
-            if value.is_float
+            for value in state.parameters
         ]
         share = samples(state)
-        self.mac_terms = [term for bound in state.bound.values() if (term := self._macs(bound)) is not None]
+        self.mac_terms = [term for bound in state.bound.values() for term in self._macs(bound)]
         self._samples = share
         self._full = np.array([dim.size for dim in self._dims], dtype=np.float64)
 
@@ -68,16 +67,20 @@ class CostModel:
                 variable.append(number)
         return Term(factor if known or size is None else size, tuple(variable))
 
-    def _macs(self, bound: Bound) -> Term | None:
+    def _macs(self, bound: Bound) -> list[Term]:
+        """One term for each product of the rule whose letters the application has."""
         spelled = bound.rule.macs
-        if not spelled:
-            return None
-        dims = []
+        stems: dict[str, list[Dim]] = {}
         for name, dim in bound.env.items():
             stem = "*" + name[1:].rstrip("0123456789") if name.startswith("*") else "..." if name[0] == "." else name
-            if spelled == "*" or stem in spelled.split():
-                dims.append(dim)
-        return self._term(dims)
+            stems.setdefault(stem, []).append(dim)
+        terms = []
+        for product in (spelled,) if isinstance(spelled, str) else spelled:
+            letters = list(stems) if product == "*" else product.split()
+            # Stars and ellipses may stand for no axes at all.
+            if letters and all(letter in stems or letter[0] in "*." for letter in letters):
+                terms.append(self._term([dim for letter in letters for dim in stems.get(letter, ())]))
+        return terms
 
     def sizes(self, removal: Removal) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """What is left of every dim."""
@@ -88,7 +91,7 @@ class CostModel:
         return left
 
     def parameters(self, removal: Removal | None = None) -> int:
-        """Elements of all floating-point weights once ``removal`` is gone."""
+        """Elements of all weights once ``removal`` is gone."""
         return self._total(self.parameter_terms, self._full if removal is None else self.sizes(removal))
 
     def macs(self, removal: Removal | None = None) -> int:

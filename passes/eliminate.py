@@ -8,15 +8,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ozgraph.dims import Atom
 from ozgraph.errors import PassError
 from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound
 from ozgraph.passes.fold import bias_shift, folding_operand
+from ozgraph.passes.hold import give_back
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.normalize import reads_size
-from ozgraph.passes.prove_dead import Prover, Scan, zeroing
+from ozgraph.passes.prove_dead import ProveDead, Prover, Scan, zeroing
 from ozgraph.passes.state import Mask, State
 from ozgraph.plan import NewOp, Plan, Zeroing
+
+_OPSET = 17
+"""What new operators are written in where the model has none of the default domain."""
 
 
 @dataclass(frozen=True)
@@ -34,36 +39,74 @@ class Eliminate(Pass):
     ensures: ClassVar[frozenset[str]] = frozenset({"plan"})
 
     def run(self, state: State) -> bool:
-        """Fill ``state.plan``."""
-        plan = state.plan = Plan()
-        if not state.removed:
-            return False
-        masks = _Masks(state)
-        for value, axes in state.axes.items():
-            kept = [masks.axis(value, axis) for axis in range(len(axes))]
-            if all(mask is None for mask in kept):
-                continue
-            sizes = value.shape or ()
-            shape = tuple(size if mask is None else int(mask.sum()) for size, mask in zip(sizes, kept, strict=True))
-            plan.shapes[value] = shape
-            if value.constant is not None:
-                for axis, mask in enumerate(kept):
-                    if mask is not None:
-                        plan.keep[value, axis] = np.flatnonzero(mask)
-        for op in state.graph.ops:
-            bound = state.bound.get(op)
-            if bound is None:
-                _keep_numbers(op, plan)
-            elif bound.rule.rewrite is not None:
-                bound.rule.rewrite(_Edit(bound, state, plan, masks))
-        _fold_constants(state, plan, masks)
-        return True
+        """Fill ``state.plan``; families whose rules cannot rewrite an operator are given back, on record."""
+        while True:
+            try:
+                state.plan = _planned(state)
+                return bool(state.removed)
+            except _RewriteError as error:
+                for atom in error.atoms:
+                    give_back(state, atom, str(error))
+                ProveDead().run(state)
 
     def check(self, state: State) -> None:
         """No axis is left without positions, and frozen slots are all there."""
         for value, shape in state.plan.shapes.items():
             if 0 in shape:
                 raise PassError(f"elimination left an axis of {value.name!r} without positions: {shape}")
+
+
+class _RewriteError(PassError):
+    """A rule failed to rewrite an operator. ``atoms``: what shrinks on its axes; never empty."""
+
+    def __init__(self, message: str, atoms: Sequence[Atom]) -> None:
+        super().__init__(message)
+        self.atoms = atoms
+
+
+def _planned(state: State) -> Plan:
+    """The plan for ``state.removed``."""
+    plan = Plan()
+    if not state.removed:
+        return plan
+    masks = _Masks(state)
+    for value, axes in state.axes.items():
+        kept = [masks.axis(value, axis) for axis in range(len(axes))]
+        if all(mask is None for mask in kept):
+            continue
+        sizes = value.shape or ()
+        shape = tuple(size if mask is None else int(mask.sum()) for size, mask in zip(sizes, kept, strict=True))
+        plan.shapes[value] = shape
+        if value.constant is not None:
+            for axis, mask in enumerate(kept):
+                if mask is not None:
+                    plan.keep[value, axis] = np.flatnonzero(mask)
+    for op in state.graph.ops:
+        bound = state.bound.get(op)
+        if bound is None:
+            _keep_numbers(op, plan)
+        elif bound.rule.rewrite is not None and any(value in plan.shapes for value in (*op.inputs, *op.outputs)):
+            _rewrite(bound, state, plan, masks)
+    _fold_constants(state, plan, masks)
+    return plan
+
+
+def _rewrite(bound: Bound, state: State, plan: Plan, masks: _Masks) -> None:
+    op = bound.op
+    assert bound.rule.rewrite is not None
+    try:
+        bound.rule.rewrite(_Edit(bound, state, plan, masks))
+    except Exception as error:  # a rule may be anybody's
+        message = f"the rule of {op.operator} cannot rewrite {op.name!r}: {error!r}"
+        shrinking = {
+            atom: None
+            for value in (*op.inputs, *op.outputs)
+            if value is not None and value in state.axes
+            for axis in range(len(state.axes[value]))
+            for atom in state.atoms(value, axis)
+            if state.removed.count(atom)
+        }
+        raise _RewriteError(message, list(shrinking)) from error
 
 
 class _Masks:
@@ -113,6 +156,11 @@ class _Edit:
     @property
     def op(self) -> Op:
         return self._bound.op
+
+    @property
+    def opset(self) -> int:
+        versions = (op.version for op in self._state.graph.ops if op.domain in ("", "ai.onnx"))
+        return next(versions, _OPSET)
 
     def kept(self, letter: str) -> Mask:
         dim = self._bound.env[letter]

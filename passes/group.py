@@ -12,9 +12,18 @@ from ozgraph.dims import Atom, Reason
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.prove_dead import Prover, Start, foldable, keeps_statistics, occurrences, sites_by_atom
+from ozgraph.passes.prove_dead import (
+    Prover,
+    Start,
+    as_stored,
+    foldable,
+    keeps_statistics,
+    occurrences,
+    sites_by_atom,
+    zero_state,
+)
 from ozgraph.passes.state import State
-from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
+from ozgraph.rules.lattice import UNKNOWN, Slots
 from ozgraph.rules.rule import Reduction
 
 PRODUCER = "producer"
@@ -159,7 +168,7 @@ def _judge(
     if undecided:
         # With those consumers at zero too, every site must see nothing.
         both = {atom: [*zeroed[atom], *consumers] for atom, consumers in undecided.items()}
-        second = Prover(state, _zero_at(both), both)
+        second = Prover(state, _zero_at(state, both), both)
         for atom, consumers in undecided.items():
             verdict = _Verdict("consumers", tuple(dict.fromkeys(consumers)))
             verdicts[atom] = verdict
@@ -174,7 +183,7 @@ def _judge(
 def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: _Roles) -> Prover:
     """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0)."""
     while True:
-        prover = Prover(state, _zero_at(zeroed))
+        prover = Prover(state, _zero_at(state, zeroed))
         spared = False
         for atom, places in prover.not_finite.items():
             blamed = {
@@ -191,11 +200,14 @@ def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Val
             return prover
 
 
-def _zero_at(places: dict[Atom, list[tuple[Value, int]]]) -> Start:
+def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start:
     sets = {atom: set(axes) for atom, axes in places.items()}
 
     def start(value: Value, axis: int, atom: Atom) -> Slots:
-        return ZERO if (value, axis) in sets[atom] else UNKNOWN
+        if (value, axis) in sets[atom]:
+            return zero_state(state, value, axis, atom)
+        # Zero points, as all that is no parameter, are what they are.
+        return UNKNOWN if value in state.parameters else as_stored(state, value, axis, atom)
 
     return start
 
@@ -247,7 +259,7 @@ class _Roles:
     def sources(self, value: Value, axis: int) -> tuple[tuple[Value, int], ...]:
         """The weight axes that an axis of a value computed from weights alone comes from."""
         if value.constant is not None:
-            return ((value, axis),) if value.is_float else ()
+            return ((value, axis),) if value in self._state.parameters else ()
         return self._sources.get((value, axis), ())
 
     def _pass_on(self, bound: Bound) -> None:
@@ -256,7 +268,7 @@ class _Roles:
                 found: dict[tuple[Value, int], None] = {}
                 for operand, number in flows:
                     value = bound.op.inputs[operand]
-                    if value is not None:
+                    if value is not None and operand not in bound.rule.statistics:
                         found.update(dict.fromkeys(self.sources(value, number)))
                 if result is not None:
                     self._sources[result, axis] = tuple(found)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
-from ozgraph.graph import Array, Value
+from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import Mask, Removal, State
@@ -94,18 +94,44 @@ class Prover:
 
     def neutral(self, site: Site, atom: Atom) -> Slots:
         """How a site sees the atom's slots: 0.0 where the term vanishes, a constant to fold, or NaN."""
+        rule = self._state.bound[site.op].rule
+        seen: dict[int, Slots] = {}
+        for operand, axis in site.operands:
+            if site.op.inputs[operand] is not None:
+                state = self._less_its_zero_point(site.op, operand, axis, atom, rule.zero_points.get(operand))
+                seen[operand] = meet([seen[operand], state]) if operand in seen else state
+        alone = [(operand,) for operand in seen if not any(operand in term for term in rule.terms)]
+        # Without its first operand, a term is not part of this combination: a bias adds nothing by itself.
+        terms = [meet([seen[o] for o in term if o in seen]) for term in (*rule.terms, *alone) if term[0] in seen]
         if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
-            operand, axis = site.operands[0]
-            value = site.op.inputs[operand]
-            assert value is not None
-            if not keeps_statistics(value):
-                return UNKNOWN
-            return self._at_if_there(value, axis, atom)
+            source = site.op.inputs[site.operands[0][0]]
+            assert source is not None
+            return terms[0] if keeps_statistics(source) else UNKNOWN
+        for result, axis in site.results:
+            output = site.op.outputs[result]
+            if output is not None:
+                terms.append(self._at_if_there(output, axis, atom))
         best: Slots = UNKNOWN
-        for value, axis in occurrences(site):
-            seen = self._at_if_there(value, axis, atom)
-            best = np.where(best == 0, 0.0, np.where(seen == 0, 0.0, best))
+        for state in terms:
+            best = np.where(best == 0, 0.0, np.where(state == 0, 0.0, best))
         return best
+
+    def _less_its_zero_point(self, op: Op, operand: int, axis: int, atom: Atom, position: int | None) -> Slots:
+        """What an operand adds to a sum: its elements, less the integer that stands for zero where they have one."""
+        value, point = op.inputs[operand], None if position is None else op.input(position)
+        assert value is not None
+        if point is None:
+            return self._at_if_there(value, axis, atom)
+        maker = value.producer
+        if maker is not None and maker.operator == "DynamicQuantizeLinear" and point is maker.outputs[2]:
+            # The zero point is computed at run time, but the number before is known.
+            source = maker.inputs[0]
+            assert source is not None
+            return self._at_if_there(source, axis, atom)
+        stored = self._at_if_there(value, axis, atom)
+        if atom in self._state.atoms(point, 0) if point.rank else False:
+            return stored - self.at(point, 0, atom)
+        return stored - uniform_elements(point)
 
     def _at_if_there(self, value: Value, axis: int, atom: Atom) -> Slots:
         return self.at(value, axis, atom) if atom in self._state.atoms(value, axis) else UNKNOWN
@@ -139,6 +165,32 @@ def uniform_constant(value: Value | None) -> Slots | None:
     if value.constant is None or value.dtype is None or value.dtype.kind in "OSU":
         return None
     return finite(np.asarray(value.constant.numpy()).reshape(1))
+
+
+def uniform_elements(value: Value) -> Slots:
+    """The number that all elements of a constant have, however many there are; Unknown otherwise."""
+    if value.constant is None or not value.size:
+        return UNKNOWN
+    elements = np.asarray(value.constant.numpy()).astype(np.float64).ravel()
+    return elements[:1] if (elements == elements[0]).all() else UNKNOWN
+
+
+def zero_state(state: State, value: Value, axis: int, atom: Atom) -> Slots:
+    """The element that stands for zero in every slot of a parameter: its zero point, where integers are stored."""
+    zero = state.parameters[value].zero.astype(np.float64)
+    if zero.size == 1:
+        return zero.reshape(1)
+    shape = list(zero.shape)
+    shape[axis] = (value.shape or ())[axis]
+    table = state.dims.ids(state.axes[value][axis], frozen=True)
+    return slot_states(np.broadcast_to(zero, shape), table, axis, atom)
+
+
+def as_stored(state: State, value: Value, axis: int, atom: Atom) -> Slots:
+    """The elements of a constant as they are in the file, slot by slot."""
+    if value.constant is None or value.dtype is None or value.dtype.kind not in "iub":
+        return UNKNOWN
+    return slot_states(value.constant.numpy(), state.dims.ids(state.axes[value][axis], frozen=True), axis, atom)
 
 
 def sites_by_atom(state: State) -> dict[Atom, list[Site]]:
@@ -191,6 +243,8 @@ class ProveDead(Pass):
 
     def run(self, state: State) -> bool:
         """Fill ``state.removed``."""
+        if not state.chosen:
+            state.chosen = Removal(state.dims.total)  # plain elimination has no selection
         sites = sites_by_atom(state)
         removed, folded = Removal(state.dims.total), Removal(state.dims.total)
         while self._round(state, sites, removed, folded):
@@ -203,7 +257,10 @@ class ProveDead(Pass):
         """Remove what is dead once ``removed`` is gone; whether that was anything."""
         prover = Prover(state, Scan(state, removed, folded))
         before = removed.total
+        held = {family.atom for family in state.families if family.held is not None}
         for atom in state.weight_atoms:
+            if atom in held:
+                continue  # left out by the user or given back: not even what is dead goes
             gone = removed.mask(atom)
             dead = state.dims.free_slots(atom) & ~gone
             constant = np.zeros(atom.size, dtype=bool)
@@ -235,7 +292,7 @@ class Scan:
     def __call__(self, value: Value, axis: int, atom: Atom) -> Slots:
         """The state of every slot of the atom on an axis of a constant."""
         assert value.constant is not None
-        if value.dtype is None or not (value.is_float or value.dtype.kind in "iub"):
+        if value.dtype is None or not (value in self._state.parameters or value.dtype.kind in "iub"):
             return UNKNOWN
         array, table = value.constant.numpy(), self._state.dims.ids(self._state.axes[value][axis], frozen=True)
         for number, dim in enumerate(self._state.axes[value]):
@@ -250,7 +307,7 @@ class Scan:
                 array = np.compress(keep, array, axis=number)
         states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
         if atom in self._zeroed.get((value, axis), ()):
-            states = np.where(self._state.chosen.mask(atom), 0.0, states)
+            states = np.where(self._state.chosen.mask(atom), zero_state(self._state, value, axis, atom), states)
         return states
 
 

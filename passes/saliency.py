@@ -25,9 +25,10 @@ def _accumulated(state: State, family: Family, measure: Callable[[Array], Array]
     for member in family.members:
         assert member.value.constant is not None
         array = member.value.constant.numpy()
+        numbers = state.parameters[member.value].numbers(array)
         others = tuple(axis for axis in range(array.ndim) if axis != member.axis)
         # Weights are finite in a model worth pruning; what is not must not decide alone.
-        per_position = np.nan_to_num(measure(array.astype(np.float32, copy=False)).sum(axis=others, dtype=np.float64))
+        per_position = np.nan_to_num(measure(numbers).sum(axis=others, dtype=np.float64))
         table = state.dims.ids(state.axes[member.value][member.axis], frozen=True)
         for column in table.T:
             here = (column >= atom.base) & (column < atom.base + atom.size)

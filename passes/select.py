@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 
 from ozgraph.dims import Take, children, resolve
 from ozgraph.errors import UsageError
+from ozgraph.graph import Value
 from ozgraph.passes.group import Family
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.saliency import Criterion, Scores, criterion
@@ -127,12 +128,12 @@ class Select(Pass):
     def hold(self, state: State) -> None:
         """Mark families that the user's globs leave out."""
         for family in state.families:
-            names = _names(state, family)
-            if self.include and not _matches(names, self.include):
+            # A family is included by what is zeroed for it, and excluded by whatever would shrink with it.
+            if self.include and not _matches(_names(member.value for member in family.members), self.include):
                 family.held = family.held or "not included"
-            if _matches(names, self.exclude):
+            if _matches(_names(value for value, _ in family.slices), self.exclude):
                 family.held = family.held or "excluded"
-        known = {name for family in state.families for name in _names(state, family)}
+        known = _names(value for family in state.families for value, _ in family.slices)
         for glob in (*self.include, *self.exclude):
             if not _matches(known, (glob,)):
                 raise UsageError(
@@ -221,9 +222,9 @@ def _matches(names: set[str], globs: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
-def _names(state: State, family: Family) -> set[str]:
-    """Names of the weights that shrink with a family, and of the operators that use them."""
-    return {value.name for value, _ in family.slices} | {op.name for value, _ in family.slices for op, _ in value.uses}
+def _names(weights: Iterable[Value]) -> set[str]:
+    """Names of weights and of the operators that use them."""
+    return {name for value in weights for name in (value.name, *(op.name for op, _ in value.uses))}
 
 
 def _protected(state: State, scored: dict[Family, Scores]) -> set[int]:

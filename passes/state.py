@@ -14,6 +14,7 @@ from ozgraph.dims import Atom, Dim, Dims, Ids
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.passes.bound import Bound
 from ozgraph.plan import Plan
+from ozgraph.rules.parameters import Encoding, encoding
 
 if TYPE_CHECKING:
     from ozgraph.passes.cost import CostModel
@@ -66,8 +67,8 @@ class Removal:
 
     def keep(self, table: Ids) -> Mask:
         """Which positions of an axis stay: those all of whose slots do."""
-        kept: Mask = ~self._gone[table].any(axis=1)
-        return kept
+        gone: Mask = self._gone[table].any(axis=1)
+        return ~gone
 
     def count(self, atom: Atom) -> int:
         """How many slots of ``atom`` are gone."""
@@ -140,11 +141,17 @@ class State:
         self._atoms.clear()
 
     @cached_property
+    def parameters(self) -> dict[Value, Encoding]:
+        """The constants that are parameters, quantised ones included, with how their elements stand for numbers."""
+        found = {value: encoding(value) for value in self.graph.constants}
+        return {value: how for value, how in found.items() if how is not None}
+
+    @cached_property
     def weight_atoms(self) -> dict[Atom, tuple[tuple[Value, int], ...]]:
         """For every atom with a free slot, the weight axes that run through it (valid once dims are certified)."""
         found: dict[Atom, list[tuple[Value, int]]] = {}
         for value, axes in self.axes.items():
-            if value.constant is not None and value.is_float:
+            if value in self.parameters:
                 for axis in range(len(axes)):
                     for atom in self.atoms(value, axis):
                         found.setdefault(atom, []).append((value, axis))

@@ -111,7 +111,7 @@ def frozen_rows(state: State) -> list[FrozenRow]:
     parameters: dict[tuple[str, str], int] = {}
     slots: dict[tuple[str, str], set[int]] = {}
     for value, axes in state.axes.items():
-        if value.constant is None or not value.is_float:
+        if value not in state.parameters:
             continue
         first: list[tuple[tuple[str, str], int]] | None = None
         held = 1

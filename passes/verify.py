@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ozgraph.dims import Atom, Reason
+from ozgraph.dims import Atom
 from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array
 from ozgraph.passes.eliminate import Eliminate, kept_positions
 from ozgraph.passes.freeze import Freeze
+from ozgraph.passes.hold import give_back, only
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pass, Pipeline, Progress
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead, zeroing
-from ozgraph.passes.state import Removal, State
-from ozgraph.results import FrozenRow, VerifyReport
+from ozgraph.passes.state import State
+from ozgraph.results import VerifyReport
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -106,17 +107,7 @@ class Verify(Pass):
 
     def _give_back(self, state: State, culprit: Atom, failure: str) -> None:
         """Freeze a family that does not verify and choose again without it."""
-        reason = Reason(f"it did not verify: {failure}")
-        family = next((family for family in state.families if family.atom is culprit), None)
-        dim = family.dim if family is not None else state.weight_atoms[culprit][0][0].name
-        state.given_back.append(
-            FrozenRow(f"{dim}: {reason.text}", family.id if family is not None else "", culprit.size, 0)
-        )
-        if family is not None:
-            family.held = reason.text
-        state.dims.freeze(culprit, reason)
-        state.forget_atoms()
-        state.chosen = state.chosen.without(_only(state, state.chosen, {culprit}))
+        give_back(state, culprit, f"it did not verify: {failure}")
         for step in self.redo:
             try:
                 step.run(state)
@@ -194,9 +185,9 @@ class _Bench:
     def _restricted(self, atoms: Sequence[Atom]) -> State:
         """The state with only some families chosen and removed."""
         state, wanted = self._state, set(atoms)
-        trial = replace(state, chosen=_only(state, state.chosen, wanted), timings={}, facts=set(state.facts))
+        trial = replace(state, chosen=only(state, state.chosen, wanted), timings={}, facts=set(state.facts))
         ProveDead().run(trial)
-        trial.removed = _only(state, trial.removed, wanted)
+        trial.removed = only(state, trial.removed, wanted)
         Eliminate().run(trial)
         return trial
 
@@ -312,13 +303,6 @@ def _read_inputs(path: Path | None, state: State) -> list[dict[str, Array]] | No
     from ozgraph.numerics.inputs import load_inputs
 
     return load_inputs(Path(os.fspath(path)), state.graph)
-
-
-def _only(state: State, removal: Removal, atoms: set[Atom]) -> Removal:
-    restricted = Removal(state.dims.total)
-    for atom in atoms:
-        restricted.add(atom, removal.mask(atom))
-    return restricted
 
 
 def _failed(why: str) -> VerifyReport:

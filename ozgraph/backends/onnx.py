@@ -17,6 +17,7 @@ from ozgraph.backends.rewriting import replace_op, rewrite_op, take
 from ozgraph.frontends.normal_form import drop_unused
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.plan import Indices, Plan, Zeroing
+from ozgraph.rules.parameters import encoding
 
 
 def apply(graph: Graph, plan: Plan) -> ir.Model:
@@ -46,7 +47,7 @@ def apply(graph: Graph, plan: Plan) -> ir.Model:
 def zeroed(graph: Graph, zeroing: Zeroing) -> ir.Model:
     """The original model with the given positions of its constants at zero.
 
-    A quantized weight's zero is the zero point of the DequantizeLinear that reads it.
+    A quantized weight's zero is the zero point of the operator that reads it.
     """
     copy = copy_of(graph)
     for constant, axes in _by_value(zeroing).items():
@@ -115,22 +116,8 @@ def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list
 
 def _zero_point(constant: Value) -> Array | None:
     """What stands for zero in a quantized weight: the zero point, shaped to broadcast."""
-    if constant.is_float or constant.shape is None:
-        return None
-    for op, position in constant.uses:
-        point = op.input(2)
-        if op.type != "DequantizeLinear" or position != 0 or point is None or point.constant is None:
-            continue
-        array = point.constant.numpy()
-        if array.ndim == 1:
-            axis = int(op.attributes.get("axis", 1)) % len(constant.shape)
-            return array.reshape([-1 if place == axis else 1 for place in range(len(constant.shape))])
-        if array.ndim == 0:
-            return array
-        block = int(op.attributes.get("block_size", 0))
-        axis = int(op.attributes.get("axis", 1)) % len(constant.shape)
-        return array.repeat(max(block, 1), axis=axis).take(range(constant.shape[axis]), axis=axis)
-    return None
+    how = None if constant.is_float else encoding(constant)
+    return None if how is None else how.zero
 
 
 def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> None:

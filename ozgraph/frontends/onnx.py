@@ -256,11 +256,18 @@ def _bind(
             inferred.append(known)
             break
         if not samples:
-            if set(declared.keys) - fixed.keys():
+            if set(declared.keys) - fixed.keys() and not _about_types(problem):
                 raise sampling.no_guess(declared, where, problem)
-            advice = "give other sizes with --shape" if fixed else "export the model again"
+            advice = (
+                "give other sizes with --shape" if fixed and not _about_types(problem) else "export the model again"
+            )
             raise ModelError(f"{where}: its operators do not fit together ({problem}); {advice}")
     return tuple(samples), inferred
+
+
+def _about_types(problem: str) -> bool:
+    """Whether inference failed on element types, which no other sizes would mend."""
+    return any(words in problem for words in ("inconsistent type", "TypeInferenceError", "elem type"))
 
 
 def _used(samples: Sequence[sampling.Sample], declared: sampling.Signature) -> dict[str, frozenset[int]]:

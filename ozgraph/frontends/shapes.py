@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ozgraph.frontends import arithmetic
+from ozgraph.frontends import arithmetic, contrib_shapes
 from ozgraph.frontends.normal_form import root_cause
 from ozgraph.graph import Array
 
@@ -136,10 +136,10 @@ class Skeleton:
         """
         proto = self.bound(sizes)
         try:
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True, strict_mode=True)
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, data_prop=True, strict_mode=True)
         except Exception as first:  # InferenceError, but also plain errors from inside operators
             try:  # data propagation has rejected valid arithmetic before
-                inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+                inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
             except Exception:
                 if _UNTYPED not in str(first) or not any(node.op_type in _SHAPE_KEEPING for node in proto.graph.node):
                     raise InferenceError(root_cause(first)) from None
@@ -275,6 +275,8 @@ def _walk(skeleton: Skeleton, sizes: Sizes, known: Inferred) -> None:
                     known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
             if not known.complete(value.name):
                 _use_declared(value, names, known)
+        if node.domain == contrib_shapes.DOMAIN:
+            contrib_shapes.complete(node, known.shapes, known.dtypes)
 
 
 def _use_declared(value: ir.Value, names: Mapping[str, int], known: Inferred) -> None:

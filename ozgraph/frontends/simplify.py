@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,13 @@ onnx.save(model, sys.argv[2])
 
 def simplified(
     source: str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model,
+    differ: Callable[[Path, Path], str | None] | None = None,
 ) -> str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model:
     """The model as onnxsim writes it; ``source`` itself, with a warning, where onnxsim cannot take it.
+
+    Args:
+        source: a model that has been loaded once: what it reads has been checked.
+        differ: given the files before and after, says in what they differ; None where they do not.
 
     Raises:
         UsageError: onnxsim is not installed.
@@ -59,6 +65,9 @@ def simplified(
         if done.returncode or not after.exists():
             lines = done.stderr.strip().splitlines()
             return _as_it_is(source, lines[-1] if lines else f"onnxsim ended with {done.returncode}")
+        difference = None if differ is None else differ(Path(path), after)
+        if difference is not None:
+            return _as_it_is(source, difference)
         return after.read_bytes()
 
 

@@ -33,13 +33,13 @@ def _elementwise(names: str, absorbing: tuple[int, ...] = ()) -> None:
 _elementwise(
     "Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
     "Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
-    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu BitwiseNot Clip"
+    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu BitCast BitwiseNot Clip"
 )
 _elementwise(
     "Add Sub Max Min Mean Sum Mod Pow Equal Greater GreaterOrEqual Less LessOrEqual Or Xor BitShift "
     "BitwiseAnd BitwiseOr BitwiseXor Where"
 )
-_elementwise("Mul And", absorbing=(0, 1))
+_elementwise("Mul And SwiGLU", absorbing=(0, 1))
 # The divisor is taken to be non-zero, as it must be for the original to be finite.
 _elementwise("Div PRelu", absorbing=(0,))
 

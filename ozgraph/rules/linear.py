@@ -9,7 +9,8 @@ from ozgraph.rules.notation import Letter, parse
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, attribute, from_pattern, line, register
 
 
-def _groups(edit: Edit) -> None:
+def groups(edit: Edit) -> None:
+    """Re-derive how many groups a convolution has."""
     edit.set_attribute("group", int(edit.kept("g").sum()))
 
 
@@ -26,7 +27,7 @@ def _always(op: Op) -> bool:
     return True
 
 
-_conv = {"transfer": linear((0, 1), bias=2), "sizes": {"g": attribute("group", 1)}, "rewrite": _groups}
+_conv = {"transfer": linear((0, 1), bias=2), "sizes": {"g": attribute("group", 1)}, "rewrite": groups}
 
 register(
     "Conv",
@@ -83,7 +84,7 @@ def _matmul(op: Op) -> Spec:
     return from_pattern(_MATMUL[vectors], op)
 
 
-register("MatMul", Rule(_matmul, linear((0, 1)), macs="... m k n", folds=_always, text="... m k, ... k n -> ... m n"))
+register("MatMul", Rule(_matmul, linear((0, 1)), macs="*", folds=_always, text="... m k, ... k n -> ... m n"))
 
 
 def einsum_pattern(equation: str, operands: int) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ozgraph.graph import Op
+from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
 from ozgraph.rules.notation import Axes, Letter, Product
@@ -91,68 +92,82 @@ def _shrinkage(edit: Edit) -> tuple[int, int]:
     return int(np.prod(source.shape[first:])), int(np.prod(edit.shape(source)[first:]))
 
 
-def _rms_keeps_its_statistics(edit: Edit) -> None:
-    """N slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm."""
-    before, after = _shrinkage(edit)
+def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: float) -> None:
+    """N slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm.
+
+    Args:
+        before, after: n and m.
+        gamma: the operand that holds it.
+        epsilon: what the operator takes where it says nothing.
+    """
     if before == after:
         return
-    ratio = before / after
-    edit.set_attribute("epsilon", float(edit.op.attributes.get("epsilon", 1e-5)) * ratio)
-    gamma = edit.constant(1)
-    result = edit.op.outputs[0]
-    assert result is not None
-    if gamma is not None:
-        edit.set_constant(1, (gamma.astype(np.float64) * np.sqrt(ratio)).astype(gamma.dtype))
+    op, ratio = edit.op, before / after
+    epsilon = float(op.attributes.get("epsilon", epsilon)) * ratio
+    edit.set_attribute("epsilon", epsilon)
+    constant, scale = edit.constant(gamma), op.input(gamma)
+    assert scale is not None
+    if constant is not None:
+        edit.set_constant(gamma, (constant.astype(np.float64) * np.sqrt(ratio)).astype(constant.dtype))
         return
     # A computed scale is multiplied at run time.
-    part = edit.rename("norm")
-    attributes = {**edit.op.attributes, "epsilon": float(edit.op.attributes.get("epsilon", 1e-5)) * ratio}
-    dtype = result.dtype or np.dtype(np.float32)
-    names = tuple(None if value is None else value.name for value in edit.op.inputs)
+    larger = edit.rename("scale")
+    names = [None if value is None else value.name for value in op.inputs]
+    names[gamma] = larger
+    results = tuple("" if value is None else value.name for value in op.outputs)
     edit.replace(
-        NewOp(edit.op.type, names, (part,), attributes),
-        NewOp("Mul", (part, np.array(np.sqrt(ratio), dtype=dtype)), (result.name,)),
+        NewOp("Mul", (scale.name, np.array(np.sqrt(ratio), dtype=scale.dtype)), (larger,)),
+        NewOp(op.type, tuple(names), results, {**op.attributes, "epsilon": epsilon}, op.domain),
     )
 
 
-def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
-    """Emit the norm decomposed, with the original count and the zeroed slots' share of the variance.
+def _rms_keeps_its_statistics(edit: Edit) -> None:
+    before, after = _shrinkage(edit)
+    rescaled_rms(edit, before, after, gamma=1, epsilon=1e-5)
+
+
+def decomposed(
+    edit: Edit,
+    source: str,
+    axes: Sequence[int],
+    before: int,
+    after: int,
+    *,
+    dtype: np.dtype[Any],
+    gamma: Value | None,
+    beta: Value | None,
+    epsilon: float,
+) -> list[NewOp]:
+    """A layer norm with the original count and the zeroed slots' share of the variance, up to the first result.
 
     mu = sum(x) / n and var = (sum of kept (x - mu)^2 + (n - m) mu^2) / n, n slots before and m after.
     """
-    before, after = _shrinkage(edit)
-    if before == after:
-        return
-    op = edit.op
-    source, gamma, beta, result = op.inputs[0], op.input(1), op.input(2), op.outputs[0]
-    assert source is not None and source.dtype is not None and result is not None
-    dtype = source.dtype
-    rank = len(source.shape or ())
-    axes = np.arange(_normalized_from(op), rank, dtype=np.int64)
+    result = edit.op.outputs[0]
+    assert result is not None
 
     def number(value: float) -> np.ndarray[tuple[()], np.dtype[np.generic]]:
         return np.array(value, dtype=dtype)
 
     def total(of: str, to: str) -> NewOp:
-        if op.version >= 13:
-            return NewOp("ReduceSum", (of, axes), (to,), {"keepdims": 1})
-        return NewOp("ReduceSum", (of,), (to,), {"keepdims": 1, "axes": axes.tolist()})
+        if edit.opset >= 13:
+            return NewOp("ReduceSum", (of, np.array(axes, dtype=np.int64)), (to,), {"keepdims": 1})
+        return NewOp("ReduceSum", (of,), (to,), {"keepdims": 1, "axes": list(axes)})
 
     name = {
         part: edit.rename(part)
         for part in ("sum", "mu", "d", "dd", "ss", "mm", "lost", "all", "var", "veps", "std", "y")
     }
     steps = [
-        total(source.name, name["sum"]),
+        total(source, name["sum"]),
         NewOp("Mul", (name["sum"], number(1 / before)), (name["mu"],)),
-        NewOp("Sub", (source.name, name["mu"]), (name["d"],)),
+        NewOp("Sub", (source, name["mu"]), (name["d"],)),
         NewOp("Mul", (name["d"], name["d"]), (name["dd"],)),
         total(name["dd"], name["ss"]),
         NewOp("Mul", (name["mu"], name["mu"]), (name["mm"],)),
         NewOp("Mul", (name["mm"], number(before - after)), (name["lost"],)),
         NewOp("Add", (name["ss"], name["lost"]), (name["all"],)),
         NewOp("Mul", (name["all"], number(1 / before)), (name["var"],)),
-        NewOp("Add", (name["var"], number(float(op.attributes.get("epsilon", 1e-5)))), (name["veps"],)),
+        NewOp("Add", (name["var"], number(epsilon)), (name["veps"],)),
         NewOp("Sqrt", (name["veps"],), (name["std"],)),
         NewOp("Div", (name["d"], name["std"]), (name["y"],)),
     ]
@@ -163,7 +178,31 @@ def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
             steps.append(NewOp(operator, (last, operand.name), (following,)))
             last = following
     steps.append(NewOp("Identity", (last,), (result.name,)))
-    edit.replace(*steps)
+    return steps
+
+
+def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
+    before, after = _shrinkage(edit)
+    if before == after:
+        return
+    op = edit.op
+    source = op.inputs[0]
+    assert source is not None and source.dtype is not None
+    axes = range(_normalized_from(op), source.rank)
+    epsilon = float(op.attributes.get("epsilon", 1e-5))
+    edit.replace(
+        *decomposed(
+            edit,
+            source.name,
+            axes,
+            before,
+            after,
+            dtype=source.dtype,
+            gamma=op.input(1),
+            beta=op.input(2),
+            epsilon=epsilon,
+        )
+    )
 
 
 register(

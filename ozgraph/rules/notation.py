@@ -16,6 +16,7 @@ way it is reduced. Nothing is inferred from silence.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -103,29 +104,36 @@ def parse(text: str) -> Pattern:
     while text[position:].strip():
         match = _TOKEN.match(text, position)
         if match is None:
+            position += len(text[position:]) - len(text[position:].lstrip())
             raise _malformed(text, position, "a letter, '*name', '...', '1', '_', '(', ')', '+', ',' or '->'")
-        tokens.append((match.group().strip(), match.end()))
+        token = match.group().strip()
+        tokens.append((token, match.end() - len(token)))
         position = match.end()
     arrows = [index for index, (token, _) in enumerate(tokens) if token == "->"]
     if len(arrows) != 1:
-        raise _malformed(text, 0, "exactly one '->' between operands and results")
-    return Pattern(text, _tensors(text, tokens[: arrows[0]]), _tensors(text, tokens[arrows[0] + 1 :]))
+        where = tokens[arrows[1]][1] if arrows else len(text)
+        raise _malformed(text, where, "exactly one '->' between operands and results")
+    arrow = arrows[0]
+    operands = _tensors(text, tokens[:arrow], tokens[arrow][1])
+    return Pattern(text, operands, _tensors(text, tokens[arrow + 1 :], len(text)))
 
 
 def _malformed(text: str, position: int, expected: str) -> RuleError:
     return RuleError(f"rule {text!r}, position {position}: expected {expected}")
 
 
-def _tensors(text: str, tokens: list[tuple[str, int]]) -> tuple[tuple[Term, ...], ...]:
+def _tensors(text: str, tokens: list[tuple[str, int]], end: int) -> tuple[tuple[Term, ...], ...]:
     tensors: list[tuple[Term, ...]] = []
     current: list[Term] = []
     group: list[str] | None = None
     for token, position in tokens:
+        if (token == "..." or token.startswith("*")) and group is None and _flexible(current):
+            raise _malformed(text, position, "at most one '*name' or '...' in a tensor")
         if group is not None:
             if token == ")":
                 current.append(_group(text, position, group))
                 group = None
-            elif token in ("(", ",", "->", "...") or token.startswith("*"):
+            elif token in ("(", ",", "...", "1", "_") or token.startswith("*"):
                 raise _malformed(text, position, "')' before anything but letters and '+'")
             else:
                 group.append(token)
@@ -147,11 +155,13 @@ def _tensors(text: str, tokens: list[tuple[str, int]]) -> tuple[tuple[Term, ...]
         else:
             current.append(Letter(token))
     if group is not None:
-        raise _malformed(text, len(text), "')'")
-    for tensor in (*tensors, tuple(current)):
-        if sum(isinstance(term, (Star, Broadcast)) for term in tensor) > 1:
-            raise _malformed(text, 0, "at most one '*name' or '...' in a tensor")
+        raise _malformed(text, end, "')'")
     return (*tensors, tuple(current))
+
+
+def _flexible(terms: Sequence[Term]) -> int:
+    """How many terms stand for any number of axes."""
+    return sum(isinstance(term, (Star, Broadcast)) for term in terms)
 
 
 def _group(text: str, position: int, tokens: list[str]) -> Product | Concat:
@@ -198,7 +208,7 @@ def _open(pattern: Pattern, tensors: tuple[tuple[Term, ...], ...], position: int
     if rank is None or position >= len(tensors):
         return None
     terms = tensors[position]
-    flexible = sum(isinstance(term, (Star, Broadcast)) for term in terms)
+    flexible = _flexible(terms)
     count = rank - (len(terms) - flexible)
     if count < 0 or (not flexible and count):
         raise RuleError(f"rule {pattern.text!r} does not fit a tensor of {rank} axes at position {position}")

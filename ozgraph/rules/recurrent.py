@@ -87,6 +87,12 @@ def _hidden_size(edit: Edit) -> None:
         edit.set_attribute("hidden_size", int(edit.kept("h").sum()))
 
 
+def _products(gates: int) -> tuple[str, str]:
+    """What every step multiplies: the gate rows with the input and with the state."""
+    rows = "l b d gate h" if gates > 1 else "l b d h"
+    return f"{rows} i", f"{rows} k"
+
+
 for _name, _count in _GATES.items():
     register(
         _name,
@@ -94,6 +100,7 @@ for _name, _count in _GATES.items():
             _describe(_count),
             _hidden,
             rewrite=_hidden_size,
+            macs=_products(_count),
             text="l b i, d (gate h) i, d (gate h) h, d (8 h) -> l d b h, d b h",
         ),
     )

@@ -70,6 +70,10 @@ class Edit(Protocol):
     def op(self) -> Op:
         """The operator that is rewritten."""
 
+    @property
+    def opset(self) -> int:
+        """The version of the default domain: what new operators are written in."""
+
     def kept(self, letter: str) -> npt.NDArray[np.bool_]:
         """Which positions of a letter of the rule stay."""
 
@@ -112,8 +116,12 @@ class Rule:
         describe: the axes of an application.
         transfer: states forward, see :mod:`ozgraph.rules.lattice`.
         rewrite: what follows when axes shrink; None when nothing does.
-        macs: letters whose sizes multiply to the multiply-accumulates; empty when it has none worth counting.
+        macs: letters whose sizes multiply to the multiply-accumulates (``*`` for all of them), or several such
+            products; one counts where the application has all its letters. Empty when there are none worth counting.
         statistics: operand positions that hold statistics, not trained parameters.
+        zero_points: quantised operand -> the operand that holds its zero point: the integer that a sum does not see.
+        terms: operands that are added up before they are combined with others or normalised; an operand that is in no
+            term stands for itself.
         blocks: letters that give way when they overlap with another family (groups of a convolution).
         folds: whether an input slot that is constant adds the same to every position of the result (no zero padding),
             so that it may move into the bias; None when it never does.
@@ -123,8 +131,10 @@ class Rule:
     describe: Describe
     transfer: Transfer
     rewrite: Rewriting | None = None
-    macs: str = ""
+    macs: str | tuple[str, ...] = ""
     statistics: frozenset[int] = frozenset()
+    zero_points: Mapping[int, int] = field(default_factory=dict)
+    terms: tuple[tuple[int, ...], ...] = ()
     blocks: frozenset[str] = frozenset()
     folds: Callable[[Op], bool] | None = None
     text: str = ""

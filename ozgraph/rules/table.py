@@ -14,11 +14,14 @@ from ozgraph.rules.rule import register_freezing
 def load() -> None:
     """Register all rules."""
     from ozgraph.rules import (  # noqa: F401  (imported for what they register)
+        attention,
+        contrib,
         elementwise,
         indexing,
         linear,
         movement,
         normalization,
+        quantization,
         recurrent,
         reduction,
         windows,
@@ -42,6 +45,16 @@ def load() -> None:
     register_freezing("DFT STFT HannWindow HammingWindow BlackmanWindow MelWeightMatrix", "it transforms along time")
     register_freezing("Det", "a determinant depends on every element")
     register_freezing(
-        "StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer LabelEncoder", "it works on text"
+        "StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer ai.onnx.ml.LabelEncoder",
+        "it works on text",
     )
     register_freezing("ImageDecoder", "it decodes a file")
+    register_freezing("Constant", "it holds something other than a dense tensor")
+    register_freezing("OneHot", "the number of its classes is read as a number")
+    register_freezing("AffineGrid", "it makes coordinates out of sizes")
+    register_freezing("CenterCropPad", "it crops or pads to sizes that are computed at run time")
+    register_freezing("MaxUnpool", "it writes to positions that are looked up at run time")
+    register_freezing("TensorScatter", "it writes into a cache at positions that are looked up at run time")
+    register_freezing("DeformConv", "its offsets belong to positions in the window")
+    register_freezing("CausalConvWithState LinearAttention", "it carries a state from run to run")
+    register_freezing("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", "a loss counts every class")

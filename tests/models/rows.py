@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from models import forms, moves, norms, sequences
+from models import contrib, forms, fused, moves, norms, quantised, sequences
 from models.building import Builder
 
-ROWS: dict[str, Builder] = {**moves.MODELS, **sequences.MODELS, **norms.MODELS, **forms.MODELS}
+ROWS: dict[str, Builder] = {
+    **moves.MODELS,
+    **sequences.MODELS,
+    **norms.MODELS,
+    **forms.MODELS,
+    **fused.MODELS,
+    **quantised.MODELS,
+    **contrib.MODELS,
+}
 
 DESIGN_TABLE: dict[str, tuple[str, ...]] = {
     "residual add": ("residual_add", "residual_sum_of_three", "residual_from_input"),

@@ -1,0 +1,487 @@
+"""The com.microsoft operators that onnxruntime's transformer optimizer writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ozgraph.errors import RuleError
+from ozgraph.graph import Array, Op
+from ozgraph.plan import NewOp
+from ozgraph.rules.attention import (
+    LOOKED_UP,
+    MASKED,
+    SOFTMAX,
+    count,
+    masked_axes,
+    original_scale,
+    past_ties,
+    rotary_pairs,
+    zero_together,
+)
+from ozgraph.rules.lattice import UNKNOWN, Slots, finite, linear, vanishing
+from ozgraph.rules.linear import groups
+from ozgraph.rules.normalization import decomposed, rescaled_rms
+from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, parse
+from ozgraph.rules.rule import (
+    Edit,
+    Reduction,
+    Rule,
+    Spec,
+    Transfer,
+    attribute,
+    from_pattern,
+    line,
+    need_shape,
+    register,
+    register_freezing,
+)
+
+_MS = "com.microsoft."
+
+
+def _names(operators: str) -> str:
+    return " ".join(_MS + name for name in operators.split())
+
+
+# -- element by element ----------------------------------------------------------------------------------------------
+
+
+def _activation(function: Callable[[Op, Array], Array]) -> Transfer:
+    """A function of the sum of the operands; onnx's evaluator does not know these operators."""
+
+    def transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+        total = np.zeros(1)
+        for value, state in zip(op.inputs, states, strict=True):
+            if value is not None:
+                total = total + (UNKNOWN if state is None else state)
+        return finite(function(op, total))
+
+    return transfer
+
+
+def _erf(op: Op, x: Array) -> Array:
+    erf = np.array([math.erf(number / math.sqrt(2)) for number in x.ravel()]).reshape(x.shape)
+    result: Array = 0.5 * x * (1 + erf)
+    return result
+
+
+def _tanh(op: Op, x: Array) -> Array:
+    result: Array = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return result
+
+
+def _sigmoid(op: Op, x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        result: Array = x / (1 + np.exp(-float(op.attributes.get("alpha", 1.702)) * x))
+    return result
+
+
+register(_names("Gelu"), line("... -> ...", transfer=_activation(_erf)))
+register(_names("BiasGelu"), line("..., ... -> ...", transfer=_activation(_erf)))
+register(_names("FastGelu"), line("..., ... -> ...", transfer=_activation(_tanh)))
+register(_names("QuickGelu"), line("... -> ...", transfer=_activation(_sigmoid)))
+
+
+# -- products --------------------------------------------------------------------------------------------------------
+
+_FUSED = {
+    (a, b): parse(f"... {'k m' if a else 'm k'}, ... {'n k' if b else 'k n'} -> ... m n")
+    for a in (False, True)
+    for b in (False, True)
+}
+
+
+def _fused_matmul(op: Op) -> Spec:
+    if op.attributes.get("transBatchA", 0) or op.attributes.get("transBatchB", 0):
+        raise RuleError("it moves batch axes")
+    return from_pattern(_FUSED[bool(op.attributes.get("transA", 0)), bool(op.attributes.get("transB", 0))], op)
+
+
+register(
+    _names("FusedMatMul TransposeMatMul"),
+    Rule(_fused_matmul, linear((0, 1)), macs="*", text="... m k, ... k n -> ... m n"),
+)
+
+_KEEPS_ZERO = {"", "Relu", "LeakyRelu", "Tanh", "HardSwish", "Elu", "Selu", "Celu", "Softsign", "Gelu"}
+
+
+def _fused_conv(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A convolution, a residual, an activation: zero where the activation leaves zero alone."""
+    total = linear((0, 1), bias=2)(op, states[:3], result, axis)
+    if op.input(3) is not None:
+        added = states[3]
+        total = total + (UNKNOWN if added is None else added)
+    return np.where(total == 0, 0.0, np.nan) if op.attributes.get("activation", "") in _KEEPS_ZERO else UNKNOWN
+
+
+register(
+    _names("FusedConv"),
+    line(
+        "n (g i) *s, (g o) i *k, (g o), n (g o) *t -> n (g o) *t",
+        transfer=_fused_conv,
+        sizes={"g": attribute("group", 1)},
+        macs="n g i o *k *t",
+        blocks=frozenset({"g"}),
+        rewrite=groups,
+    ),
+)
+
+
+# -- norms of sums ---------------------------------------------------------------------------------------------------
+
+_EPSILON = 1e-12
+
+
+def _skip_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int, *, scale: int, shifts: bool) -> Slots:
+    """The sum of input, skip and bias; its norm is beta, or zero, where gamma is zero."""
+    bias = 4 if shifts else 3
+    added = [states[0], states[1], *([states[bias]] if op.input(bias) is not None else [])]
+    total = np.zeros(1)
+    for state in added:
+        total = total + (UNKNOWN if state is None else state)
+    if result:
+        return total
+    gamma = UNKNOWN if states[scale] is None else np.asarray(states[scale])
+    if not shifts:
+        return np.where((total == 0) | (gamma == 0), 0.0, np.nan)
+    beta = states[3] if op.input(3) is not None else np.zeros(1)
+    return np.where(gamma == 0, UNKNOWN if beta is None else beta, np.nan)
+
+
+def _last_axis(edit: Edit, position: int) -> tuple[int, int]:
+    """Sizes before and after of an operand's last axis."""
+    value = edit.op.inputs[position]
+    assert value is not None and value.shape is not None
+    return value.shape[-1], edit.shape(value)[-1]
+
+
+def _skip_rms(edit: Edit) -> None:
+    before, after = _last_axis(edit, 0)
+    rescaled_rms(edit, before, after, gamma=2, epsilon=_EPSILON)
+
+
+def _skip_layer_norm(edit: Edit) -> None:
+    """The sum as operators of its own, then the decomposed norm."""
+    before, after = _last_axis(edit, 0)
+    if before == after:
+        return
+    op = edit.op
+    source, skip, bias = op.inputs[0], op.inputs[1], op.input(4)
+    kept = op.outputs[3] if len(op.outputs) > 3 else None
+    assert source is not None and skip is not None and source.dtype is not None
+    total = kept.name if kept is not None else edit.rename("total")
+    part = total if bias is None else edit.rename("part")
+    steps = [NewOp("Add", (source.name, skip.name), (part,))]
+    if bias is not None:
+        steps.append(NewOp("Add", (part, bias.name), (total,)))
+    norm = decomposed(
+        edit,
+        total,
+        (source.rank - 1,),
+        before,
+        after,
+        dtype=source.dtype,
+        gamma=op.input(2),
+        beta=op.input(3),
+        epsilon=float(op.attributes.get("epsilon", _EPSILON)),
+    )
+    edit.replace(*steps, *norm)
+
+
+register(
+    _names("SkipLayerNormalization"),
+    line(
+        "... c, ... c, c, c, c -> ... c, *x, *y, ... c",
+        transfer=lambda *given: _skip_norm(*given, scale=2, shifts=True),
+        reduced={"c": Reduction.NORM},
+        terms=((0, 1, 4),),
+        rewrite=_skip_layer_norm,
+    ),
+)
+register(
+    _names("SkipSimplifiedLayerNormalization"),
+    line(
+        "... c, ... c, c, c -> ... c, *x, *y, ... c",
+        transfer=lambda *given: _skip_norm(*given, scale=2, shifts=False),
+        reduced={"c": Reduction.RMS},
+        terms=((0, 1, 3),),
+        rewrite=_skip_rms,
+    ),
+)
+
+
+def _embedded(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """The sum of the tables; its norm is beta where gamma is zero."""
+    tables = [states[position] for position in (2, 3, 4) if op.input(position) is not None]
+    total = np.zeros(1)
+    for state in tables:
+        total = total + (UNKNOWN if state is None else state)
+    if result == 2:
+        return total
+    gamma, beta = (UNKNOWN if state is None else state for state in states[5:7])
+    return np.where(gamma == 0, beta, np.nan)
+
+
+def _embedding_norm(edit: Edit) -> None:
+    """Keep the sum of the tables, which the operator gives as its third result, and norm it anew."""
+    before, after = _last_axis(edit, 2)
+    if before == after:
+        return
+    op = edit.op
+    table, result = op.inputs[2], op.outputs[0]
+    assert table is not None and table.dtype is not None and result is not None
+    total = op.outputs[2] if len(op.outputs) > 2 else None
+    mask = op.outputs[1] if len(op.outputs) > 1 else None
+    summed = total.name if total is not None else edit.rename("tables")
+    names = tuple(None if value is None else value.name for value in op.inputs)
+    results = (edit.rename("fused"), mask.name if mask is not None else edit.rename("mask"), summed)
+    norm = decomposed(
+        edit,
+        summed,
+        (result.rank - 1,),
+        before,
+        after,
+        dtype=table.dtype,
+        gamma=op.input(5),
+        beta=op.input(6),
+        epsilon=float(op.attributes.get("epsilon", _EPSILON)),
+    )
+    edit.replace(NewOp(op.type, names, results, op.attributes, op.domain), *norm)
+
+
+register(
+    _names("EmbedLayerNormalization"),
+    line(
+        "b s, b s, v c, p c, t c, c, c, b s, *x -> b s c, b, b s c",
+        transfer=_embedded,
+        reduced={"c": Reduction.NORM},
+        frozen={"v": LOOKED_UP, "p": LOOKED_UP, "t": LOOKED_UP, "s": "positions are counted along it"},
+        terms=((2, 3, 4),),
+        rewrite=_embedding_norm,
+    ),
+)
+
+
+# -- attention -------------------------------------------------------------------------------------------------------
+
+_QKV = Concat((Product(("h", "d")), Product(("h", "d")), Product(("h", "e"))))
+_PAST_QKV = Concat((Product(("h", "d")), Product(("h", "dk")), Product(("h", "e"))))
+_PACKED = "queries, keys and values come packed in one operand"
+
+
+def _heads(op: Op, name: str = "num_heads") -> int:
+    heads = int(op.attributes.get(name, 0))
+    if heads < 1:
+        raise RuleError("its number of heads is not given")
+    return heads
+
+
+def _fused_attention(op: Op) -> Spec:
+    """One weight for the projections of queries, keys and values."""
+    if op.input(4) is not None or (len(op.outputs) > 1 and op.outputs[1] is not None):
+        raise RuleError("queries, keys and values share the layout of its past state")
+    if op.attributes.get("do_rotary", 0):
+        raise RuleError("it rotates inside")
+    heads, (batch, length, _), columns = _heads(op), need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)[1]
+    given = op.attributes.get("qkv_hidden_sizes")
+    widths = [int(size) for size in given] if given else [columns // 3] * 3
+    if sum(widths) != columns or widths[0] != widths[1] or any(width % heads for width in widths):
+        raise RuleError("its columns do not divide into heads")
+    b, s, c = (Letter(name) for name in "bsc")
+    operands: list[Axes | None] = [(b, s, c), (c, _QKV), (_QKV,), None, None, None, None]
+    mask = op.input(5)
+    if mask is not None:
+        operands[5] = masked_axes(mask, (b, Letter("h"), s, s), length)
+    del batch
+    return Spec(
+        tuple(operands[: len(op.inputs)]),
+        ((b, s, Product(("h", "e"))), None)[: len(op.outputs)],
+        {"h": heads, "d": widths[0] // heads, "e": widths[2] // heads},
+        reduced={"d": Reduction.SUM},
+        frozen={"s": SOFTMAX},
+    )
+
+
+def _fused_attention_sizes(edit: Edit) -> None:
+    heads, width, values = (int(edit.kept(letter).sum()) for letter in "hde")
+    if not all(edit.kept(letter).all() for letter in "hde"):
+        edit.set_attribute("qkv_hidden_sizes", [heads * width, heads * width, heads * values])
+    count(edit, "num_heads", "h")
+    original_scale(edit)
+
+
+register(
+    _names("Attention"),
+    Rule(
+        _fused_attention,
+        lambda op, states, result, axis: zero_together(states, *((1, 2) if op.input(2) is not None else (1,))),
+        rewrite=_fused_attention_sizes,
+        macs=("b s c h d", "b s c h d", "b s c h e", "b h s s d", "b h s s e"),
+        terms=((1, 2),),
+        text="b s c, c (h d + h d + h e), (h d + h d + h e) -> b s (h e)",
+    ),
+)
+
+_MULTI_HEAD = {
+    False: parse("b s (h d), b t (h d), b t (h e), *a, *c, *m, *x, *y, *z, *w -> b s (h e), b h t d, b h t e, b h s t"),
+    True: parse(
+        "b s (h d), b t (h dk), b t (h e), *a, *c, *m, b h p dp, b h p e, *z, *w"
+        " -> b s (h e), b h (p + t) dm, b h (p + t) e, b h s (p + t)"
+    ),
+}
+
+
+def _multi_head(op: Op) -> Spec:
+    operands_ = [need_shape(value, op) for value in op.inputs[:3]] if len(op.inputs) >= 3 and all(op.inputs[:3]) else []
+    if len(operands_) != 3 or any(len(shape) != 3 for shape in operands_):
+        raise RuleError(_PACKED)
+    if any(op.input(position) is not None for position in (8, 9)):
+        raise RuleError("its cache is shared and indexed at run time")
+    past = op.input(6)
+    spec = from_pattern(_MULTI_HEAD[past is not None], op, sizes={"h": _heads(op)})
+    operands = list(spec.operands)
+    if op.input(3) is not None:
+        operands[3] = (_QKV if past is None else _PAST_QKV,)
+    if op.input(4) is not None:
+        operands[4] = None
+    mask = op.input(5)
+    if mask is not None:
+        total = operands_[1][1] + (need_shape(past, op)[2] if past is not None else 0)
+        last: Axis = Letter("t") if past is None else Concat((Letter("p"), Letter("t")))
+        operands[5] = masked_axes(mask, (Letter("b"), Letter("h"), Letter("s"), last), total)
+    frozen = {"t": SOFTMAX, "p": SOFTMAX}
+    if op.attributes.get("unidirectional", 0):
+        frozen["s"] = MASKED
+    return Spec(
+        tuple(operands),
+        spec.results,
+        spec.sizes,
+        reduced={"d": Reduction.SUM},
+        frozen=frozen,
+        ties=() if past is None else past_ties(op, 1),
+    )
+
+
+def _multi_headed(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Values, their bias and their past at zero make the result zero."""
+    if result == 3:
+        return UNKNOWN
+    position = 2 if result == 0 else result
+    beside = [place for place in (3, 5 + position) if op.input(place) is not None]
+    return zero_together(states, position, *beside)
+
+
+def _multi_head_counts(edit: Edit) -> None:
+    count(edit, "num_heads", "h")
+    original_scale(edit)
+
+
+register(
+    _names("MultiHeadAttention"),
+    Rule(
+        _multi_head,
+        _multi_headed,
+        rewrite=_multi_head_counts,
+        macs=("b h s t d", "b h s p d", "b h s t e", "b h s p e"),
+        terms=((0, 3), (1, 3)),
+        text="b s (h d), b t (h d), b t (h e), (h d + h d + h e) -> b s (h e)",
+    ),
+)
+
+_GROUPED = {
+    False: parse("b s (g r d), b s (g d), b s (g d), *a, *c, *x -> b s (g r d), b g s d, b g s d"),
+    True: parse("b s (g r d), b s (g d), b s (g d), b g p d, b g p d, *x -> b s (g r d), b g t d, b g t d"),
+}
+_KERNEL_WIDTHS = "its kernels take only some widths of a head"
+
+
+def _grouped_query(op: Op) -> Spec:
+    """Heads prune, head widths do not."""
+    if any(op.input(position) is None for position in (0, 1, 2)):
+        raise RuleError(_PACKED)
+    if any(value is not None for value in op.inputs[12:]):
+        raise RuleError("its cache is quantised or its operands are normalised inside")
+    heads, shared = _heads(op), _heads(op, "kv_num_heads")
+    if heads % shared:
+        raise RuleError("its numbers of heads do not divide")
+    spec = from_pattern(_GROUPED[op.input(3) is not None], op, sizes={"g": shared, "r": heads // shared})
+    operands = list(spec.operands)
+    mask = op.input(10)
+    if mask is not None:
+        total = (mask.shape or (0,))[-1]
+        operands[10] = masked_axes(mask, (Letter("b"), Product(("g", "r")), Letter("s"), Letter("u")), total)
+    if op.input(11) is not None:
+        operands[11] = (Product(("g", "r")),)
+    return Spec(
+        tuple(operands),
+        spec.results,
+        spec.sizes,
+        frozen={"d": _KERNEL_WIDTHS, "s": SOFTMAX, "p": SOFTMAX, "t": SOFTMAX, "u": SOFTMAX},
+    )
+
+
+def _grouped_queried(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    position = 2 if result == 0 else result
+    return zero_together(states, position, position + 2) if op.input(3) is not None else zero_together(states, position)
+
+
+def _grouped_counts(edit: Edit) -> None:
+    count(edit, "num_heads", "g", "r")
+    count(edit, "kv_num_heads", "g")
+
+
+register(
+    _names("GroupQueryAttention"),
+    Rule(
+        _grouped_query,
+        _grouped_queried,
+        rewrite=_grouped_counts,
+        macs=("b g r s t d", "b g r s t d"),
+        text="b s (g r d), b s (g d), b s (g d) -> b s (g r d)",
+    ),
+)
+
+
+def _rotary(op: Op) -> Spec:
+    """As the default domain's, with positions before the tables."""
+    source, tables = need_shape(op.inputs[0], op), need_shape(op.inputs[2], op)
+    if op.attributes.get("is_packed_batching", 0) or len(source) not in (3, 4):
+        raise RuleError("its batch is packed")
+    rotated = int(op.attributes.get("rotary_embedding_dim", 0)) or 2 * tables[1]
+    heads = source[1] if len(source) == 4 else int(op.attributes.get("num_heads", 0)) or source[2] // (2 * tables[1])
+    width = source[3] if len(source) == 4 else source[2] // heads
+    pairs, sizes = rotary_pairs(width, rotated, bool(op.attributes.get("interleaved", 0)))
+    b, s, h, d = (Letter(name) for name in "bshd")
+    data: Axes = (b, h, s, d) if len(source) == 4 else (b, s, Product(("h", "d")))
+    if len(source) == 3:
+        sizes["h"] = heads
+    return Spec(
+        (data, None, (Letter("position"), Letter("f")), (Letter("position"), Letter("sine"))),
+        (data,),
+        sizes,
+        frozen={"two": "its halves rotate together", "position": LOOKED_UP, "s": "positions are counted along it"},
+        ties=((d, pairs), (Letter("sine"), Letter("f"))),
+    )
+
+
+def _rotary_width(edit: Edit) -> None:
+    if edit.op.attributes.get("rotary_embedding_dim", 0):
+        edit.set_attribute("rotary_embedding_dim", 2 * int(edit.kept("f").sum()))
+    count(edit, "num_heads", "h")
+
+
+register(
+    _names("RotaryEmbedding"),
+    Rule(_rotary, vanishing, rewrite=_rotary_width, text="b h s (2 f), b s, p f, p f -> b h s (2 f)"),
+)
+
+register_freezing(
+    _names("PackedAttention PackedMultiHeadAttention DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention"),
+    "its tokens are packed, or its cache is shared and indexed at run time",
+)
+register_freezing(_names("MatMulNBits GatherBlockQuantized"), "its weights are packed, several to a byte")
+register_freezing(_names("QAttention QEmbedLayerNormalization"), "its stored integers are not followed")
+register_freezing(_names("MoE QMoE"), "which expert a token meets depends on the data")

@@ -1,0 +1,144 @@
+"""Which constants are parameters: floating ones, and integers that stand for numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ozgraph.graph import Array, Op, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the stored integers of a parameter stand for numbers: ``(stored - zero) * scale``.
+
+    Attributes:
+        zero, scale: shaped to broadcast against the parameter.
+    """
+
+    zero: Array
+    scale: Array
+
+    def numbers(self, stored: Array) -> Array:
+        """The numbers that ``stored`` elements stand for, float32."""
+        if self is _PLAIN:
+            return stored.astype(np.float32, copy=False)
+        return (stored.astype(np.float32) - self.zero.astype(np.float32)) * self.scale.astype(np.float32)
+
+
+_PLAIN = Encoding(np.zeros((), np.float32), np.ones((), np.float32))
+
+# (operator, operand) -> operands that hold its scale and zero point, and the axis that has one of them for each slot.
+_STORED: dict[tuple[str, int], tuple[int | None, int, int]] = {
+    ("QLinearConv", 3): (4, 5, 0),
+    ("ConvInteger", 1): (None, 3, 0),
+    ("QLinearMatMul", 0): (1, 2, -2),
+    ("QLinearMatMul", 3): (4, 5, -1),
+    ("MatMulInteger", 0): (None, 2, -2),
+    ("MatMulInteger", 1): (None, 3, -1),
+}
+# Operators that only move the elements of their first operand.
+_MOVES = frozenset(
+    [
+        "Concat",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    ]
+)
+
+
+def encoding(constant: Value) -> Encoding | None:
+    """How a constant is a parameter; None for indexes, masks and whatever else the model does not calculate with.
+
+    A floating constant is one as it stands. A constant of integers is one when it reaches a DequantizeLinear, a
+    product of integers or, being of at most eight bits, a Cast to a floating type: at once or through data movement.
+    """
+    if constant.is_float:
+        return _PLAIN
+    if constant.dtype is None or constant.dtype.kind in "bOSUc":
+        return None
+    found: Encoding | None = None
+    for here in _uses(constant):
+        if here is None or (found is not None and not (_same(found.zero, here.zero))):
+            return None  # no single integer stands for zero
+        found = here
+    return found
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def _uses(constant: Value) -> Iterator[Encoding | None]:
+    """The encoding at every operator that calculates with a constant; None where it cannot be told."""
+    queue, seen = [constant], {constant}
+    for value in queue:
+        for op, position in value.uses:
+            if op.type in _MOVES and (position == 0 or op.type == "Concat") and op.domain in ("", "ai.onnx"):
+                following = [result for result in op.outputs if result is not None and result not in seen]
+                seen.update(following)
+                queue.extend(following)
+                continue
+            here = _encoding_at(op, position, value)
+            if here is not _ELSEWHERE:
+                # Behind data movement, axes are no longer the constant's own.
+                plain = here is None or value is constant or here.zero.size == 1
+                yield here if plain else _uniform(here)
+
+
+_ELSEWHERE = Encoding(np.zeros(()), np.zeros(()))
+
+
+def _uniform(found: Encoding | None) -> Encoding | None:
+    """An encoding with one zero point for all, where that is so."""
+    if found is None or not (found.zero == found.zero.reshape(-1)[0]).all():
+        return None
+    return Encoding(found.zero.reshape(-1)[0], np.asarray(np.abs(found.scale).mean()))
+
+
+def _encoding_at(op: Op, position: int, value: Value) -> Encoding | None:
+    if op.operator == "Cast" and op.outputs[0] is not None and value.dtype is not None:
+        return _PLAIN if op.outputs[0].is_float and value.dtype.itemsize == 1 else _ELSEWHERE
+    if op.operator == "QLinearConv" and position == 8:
+        return _PLAIN
+    if op.operator == "DequantizeLinear" and position == 0:
+        scale, zero, axis = 1, 2, int(op.attributes.get("axis", 1))
+        scales = _shaped(op, scale, axis, value)
+        zeros = _shaped(op, zero, axis, value)
+        return None if scales is None or zeros is None else Encoding(zeros, scales)
+    if (op.operator, position) in _STORED:
+        beside, zero, axis = _STORED[op.operator, position]
+        scales = np.ones(()) if beside is None else _shaped(op, beside, axis, value)
+        zeros = _shaped(op, zero, axis, value)
+        return None if scales is None or zeros is None else Encoding(zeros, scales)
+    return _ELSEWHERE
+
+
+def _shaped(op: Op, position: int, axis: int, value: Value) -> Array | None:
+    """A scale or zero point, shaped to broadcast against the parameter; None where it is computed."""
+    given = op.input(position)
+    if given is None:
+        return np.zeros(())
+    if given.constant is None or value.shape is None:
+        return None
+    array = given.constant.numpy()
+    rank = len(value.shape)
+    if array.size == 1:
+        return array.reshape(())
+    if array.ndim == 1:
+        return array.reshape([-1 if number == axis % rank else 1 for number in range(rank)])
+    block = int(op.attributes.get("block_size", 0)) or 1
+    return array.repeat(block, axis=axis).take(range(value.shape[axis]), axis=axis)

@@ -1,0 +1,92 @@
+"""The com.microsoft operators of onnxruntime's transformer optimizer, in files that declare no shapes for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import ozgraph
+from models.building import Net
+from models.contrib import MODELS, built, ms
+from models.pruning import families_of, halved
+from models.sequences import B, D, H, K, S
+
+FOUND = {
+    "contrib_gelus": {(f"fc{number}.weight", size, "exact") for number, size in ((1, 10), (2, 9), (3, 8), (4, 7))},
+    "contrib_products": {
+        ("stem.weight", 2, "exact"),
+        ("stem.weight", 4, "exact"),
+        ("conv1.weight", 8, "exact"),
+        ("conv3.weight", 4, "exact"),
+        ("fc1.weight", 10, "exact"),
+    },
+    "contrib_bert": {
+        ("words", D, "rescaled"),
+        ("qkv.weight", H, "exact"),
+        ("qkv.weight", K, "exact"),
+        ("fc1.weight", 24, "exact"),
+    },
+    "contrib_llama": {
+        ("words", D, "rescaled"),
+        ("q_proj.weight", H, "exact"),
+        ("v_proj.weight", 8, "exact"),
+        ("fc1.weight", 24, "exact"),
+    },
+    "contrib_cross_attention": {
+        ("q_proj.weight", H, "exact"),
+        ("q_proj.weight", K, "exact"),
+        ("v_proj.weight", 4, "exact"),
+    },
+    "contrib_grouped_query": {("q_proj.weight", 2, "exact"), ("q_proj.weight", 2, "consumers")},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_the_optimizer_fused_prunes_and_verifies(name: str) -> None:
+    state = halved(MODELS[name]())
+    assert families_of(state) == FOUND[name]
+    assert not state.unknown
+
+
+def zero_where(model: onnx.ModelProto, name: str, columns: list[int]) -> onnx.ModelProto:
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            array = numpy_helper.to_array(tensor).copy()
+            array[..., columns] = 0
+            tensor.CopyFrom(numpy_helper.from_array(array, name))
+    return model
+
+
+def width_of_every_head(slot: int) -> list[int]:
+    return [head * K + slot for head in range(H)]
+
+
+def test_zero_queries_do_not_make_a_width_dead_while_their_bias_is_not() -> None:
+    """(q + b) k is zero only where both q and b are; the bias holds the slots of queries and of keys."""
+    model = zero_where(MODELS["contrib_cross_attention"](), "q_proj.weight", width_of_every_head(2))
+    assert ozgraph.eliminate(model).report.removed_slots == 0
+    both = [part * H * K + column for part in range(2) for column in width_of_every_head(2)]
+    model = zero_where(model, "qkv.bias", both)
+    assert ozgraph.eliminate(model).report.removed_slots == 1
+
+
+def test_a_norm_of_a_sum_asks_for_every_term() -> None:
+    net = Net("skip")
+    x = net.input("x", (B, S, 10))
+    first, second = (net.dense(x, 10, 8, bias=False, name=name) for name in ("left", "right"))
+    y = ms(net, "SkipSimplifiedLayerNormalization", first, second, net.const(np.ones(8, np.float32), "gamma"))
+    model = zero_where(built(net, net.dense(y, 8, 5), B, S, 5), "left.weight", [3])
+    assert ozgraph.eliminate(model).report.removed_slots == 0
+    assert ozgraph.eliminate(zero_where(model, "right.weight", [3])).report.removed_slots == 1
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    [("PackedAttention", "packed"), ("MatMulNBits", "several to a byte"), ("MoE", "depends on the data")],
+)
+def test_operators_that_freeze_have_a_reason_of_their_own(operator: str, words: str) -> None:
+    from ozgraph.rules.rule import registered_freezing
+
+    assert words in registered_freezing()[f"com.microsoft.{operator}"]
