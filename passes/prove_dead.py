@@ -294,7 +294,7 @@ class Scan:
         assert value.constant is not None
         if value.dtype is None or not (value in self._state.parameters or value.dtype.kind in "iub"):
             return UNKNOWN
-        array, table = value.constant.numpy(), self._state.dims.ids(self._state.axes[value][axis], frozen=True)
+        cuts = {}
         for number, dim in enumerate(self._state.axes[value]):
             if number == axis:
                 continue
@@ -304,11 +304,31 @@ class Scan:
             if (value, number) in self._zeroed:
                 keep &= self._state.chosen.keep(ids)
             if not keep.all():
+                cuts[number] = keep
+        states = self._whole(value, axis, atom)
+        if cuts and np.isnan(states).any():
+            array = value.constant.numpy()
+            for number, keep in cuts.items():
                 array = np.compress(keep, array, axis=number)
-        states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
+            table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
+            states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
         if atom in self._zeroed.get((value, axis), ()):
             states = np.where(self._state.chosen.mask(atom), zero_state(self._state, value, axis, atom), states)
         return states
+
+    def _whole(self, value: Value, axis: int, atom: Atom) -> Slots:
+        """The states with every position counted; read once for all rounds and trials.
+
+        What is uniform over all positions is so over any of them, and what differs may still agree on those left.
+        """
+        known = self._state.scanned.get((value, axis, atom))
+        if known is None:
+            assert value.constant is not None
+            array = value.constant.numpy()
+            table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
+            known = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
+            self._state.scanned[value, axis, atom] = known
+        return known
 
 
 def zeroed_axes(state: State) -> dict[tuple[Value, int], set[Atom]]:
