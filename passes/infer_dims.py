@@ -12,7 +12,8 @@ from ozgraph.passes.bound import Bound, Layout, Site, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
 from ozgraph.rules.notation import Axis, Concat, Letter, One, Product
-from ozgraph.rules.rule import Reduction, Rule, Spec, find_rule, freezing_reason
+from ozgraph.rules.rule import Reduction, Rule, Spec
+from ozgraph.rules.table import find_rule, freezing_reason
 
 _DYNAMIC = Reason("its size varies at run time")
 

@@ -67,7 +67,7 @@ class Removal:
 
     def keep(self, table: Ids) -> Mask:
         """Which positions of an axis stay: those all of whose slots do."""
-        gone: Mask = self._gone[table].any(axis=1)
+        gone: Mask = np.any(self._gone[table], axis=1)
         return ~gone
 
     def count(self, atom: Atom) -> int:

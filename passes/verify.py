@@ -108,7 +108,7 @@ class Verify(Pass):
     def _give_back(self, state: State, culprit: Atom, failure: str) -> None:
         """Freeze a family that does not verify and choose again without it."""
         give_back(state, culprit, f"it did not verify: {failure}")
-        for step in self.redo:
+        for step in self.redo or (ProveDead(), Eliminate()):
             try:
                 step.run(state)
             except UsageError:

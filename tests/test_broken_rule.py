@@ -19,7 +19,8 @@ from ozgraph.passes.prove_dead import zeroing
 from ozgraph.passes.state import State
 from ozgraph.rules.lattice import opaque, uniform
 from ozgraph.rules.notation import Letter
-from ozgraph.rules.rule import Override, Rule, Spec, line, registered, with_describe
+from ozgraph.rules.rule import Rule, Spec, line, with_describe
+from ozgraph.rules.table import Override, registered
 
 
 @contextmanager

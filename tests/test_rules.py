@@ -17,7 +17,7 @@ from ozgraph.graph import Array, Graph, Integers, Op, Value
 from ozgraph.passes.cost import CostModel
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.state import State
-from ozgraph.rules.rule import registered, registered_freezing
+from ozgraph.rules.table import registered, registered_freezing
 
 Operand = tuple[int, ...] | Array | None
 

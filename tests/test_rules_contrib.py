@@ -87,6 +87,6 @@ def test_a_norm_of_a_sum_asks_for_every_term() -> None:
     [("PackedAttention", "packed"), ("MatMulNBits", "several to a byte"), ("MoE", "depends on the data")],
 )
 def test_operators_that_freeze_have_a_reason_of_their_own(operator: str, words: str) -> None:
-    from ozgraph.rules.rule import registered_freezing
+    from ozgraph.rules.table import registered_freezing
 
     assert words in registered_freezing()[f"com.microsoft.{operator}"]

@@ -11,7 +11,8 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.rules.lattice import UNKNOWN, Slots, meet, vanishing
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, Unsaid, parse
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, from_pattern, need_shape, register
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, from_pattern, need_shape
 
 SOFTMAX = "a softmax over it counts every slot"
 MASKED = "the mask depends on positions along it"

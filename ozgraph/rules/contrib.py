@@ -25,19 +25,8 @@ from ozgraph.rules.lattice import UNKNOWN, Slots, finite, linear, vanishing
 from ozgraph.rules.linear import groups
 from ozgraph.rules.normalization import decomposed, rescaled_rms
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, parse
-from ozgraph.rules.rule import (
-    Edit,
-    Reduction,
-    Rule,
-    Spec,
-    Transfer,
-    attribute,
-    from_pattern,
-    line,
-    need_shape,
-    register,
-    register_freezing,
-)
+from ozgraph.rules.registry import register, register_freezing
+from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, Transfer, attribute, from_pattern, line, need_shape
 
 _MS = "com.microsoft."
 

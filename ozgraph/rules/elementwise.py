@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
-from ozgraph.rules.lattice import pointwise, uniform
+from ozgraph.rules.evaluate import evaluate
+from ozgraph.rules.lattice import UNKNOWN, Slots, finite, uniform
 from ozgraph.rules.notation import parse
-from ozgraph.rules.rule import (
-    Reduction,
-    Rule,
-    Spec,
-    from_pattern,
-    known_integers,
-    letters,
-    need_shape,
-    register,
-)
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Reduction, Rule, Spec, from_pattern, known_integers, letters, need_shape
+
+
+def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
+    """Elementwise operators, evaluated on the constants in the tensor's own dtype.
+
+    Args:
+        absorbing: operands whose zero makes the result zero whatever the (finite) others are.
+    """
+
+    def transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+        operands = [UNKNOWN if state is None else state for state in states]
+        unknown = np.zeros(1, dtype=bool)
+        for value, state in zip(op.inputs, operands, strict=True):
+            if value is not None:
+                unknown = unknown | np.isnan(state)
+        computed = None if unknown.all() else evaluate(op, operands, result)
+        outcome: Slots = np.full(unknown.shape, np.nan)
+        if computed is not None:
+            # A known operand may still give something that is not finite (0 / 0): infinity says so to the prover.
+            outcome = finite(computed)
+            outcome = np.where(unknown, np.nan, np.where(np.isnan(outcome), np.inf, outcome))
+        for position in absorbing:
+            outcome = np.where(unknown & (operands[position] == 0), 0.0, outcome)
+        return outcome
+
+    return transfer
+
 
 _PATTERNS = {
     count: parse(", ".join(["..."] * count) + " -> ...") if count else parse("... -> ...") for count in range(1, 33)

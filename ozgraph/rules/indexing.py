@@ -13,17 +13,8 @@ from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.movement import rederive
 from ozgraph.rules.notation import Axis, Concat, Letter, Unsaid
-from ozgraph.rules.rule import (
-    Edit,
-    Reduction,
-    Rule,
-    Spec,
-    axis_list,
-    known_integers,
-    letters,
-    need_shape,
-    register,
-)
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
 _LOOKUP = "positions along it are looked up at run time"
 

@@ -86,31 +86,3 @@ def linear(factors: Sequence[int], bias: int | None = None) -> Callable[..., Slo
         return product + added * float(op.attributes.get("beta", 1.0))
 
     return transfer
-
-
-def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
-    """Elementwise operators, evaluated on the constants in the tensor's own dtype.
-
-    Args:
-        absorbing: operands whose zero makes the result zero whatever the (finite) others are.
-    """
-
-    def transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-        from ozgraph.rules.evaluate import evaluate
-
-        operands = [UNKNOWN if state is None else state for state in states]
-        unknown = np.zeros(1, dtype=bool)
-        for value, state in zip(op.inputs, operands, strict=True):
-            if value is not None:
-                unknown = unknown | np.isnan(state)
-        computed = None if unknown.all() else evaluate(op, operands, result)
-        outcome: Slots = np.full(unknown.shape, np.nan)
-        if computed is not None:
-            # A known operand may still give something that is not finite (0 / 0): infinity says so to the prover.
-            outcome = finite(computed)
-            outcome = np.where(unknown, np.nan, np.where(np.isnan(outcome), np.inf, outcome))
-        for position in absorbing:
-            outcome = np.where(unknown & (operands[position] == 0), 0.0, outcome)
-        return outcome
-
-    return transfer

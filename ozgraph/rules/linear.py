@@ -6,7 +6,8 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import linear
 from ozgraph.rules.notation import Letter, parse
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, attribute, from_pattern, line, register
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, attribute, from_pattern, line
 
 
 def groups(edit: Edit) -> None:

@@ -10,17 +10,8 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, finite, joined, meet, uniform
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
-from ozgraph.rules.rule import (
-    Edit,
-    Reduction,
-    Rule,
-    Spec,
-    axis_list,
-    known_integers,
-    letters,
-    need_shape,
-    register,
-)
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
 
 def rederive(edit: Edit, position: int, elements: Sequence[int | None]) -> None:

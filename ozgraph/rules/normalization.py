@@ -11,7 +11,8 @@ from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
 from ozgraph.rules.notation import Axes, Letter, Product
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape, register
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
 
 _POSITIONS = "the statistics run over it"
 

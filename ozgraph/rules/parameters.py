@@ -95,8 +95,7 @@ def _uses(constant: Value) -> Iterator[Encoding | None]:
             here = _encoding_at(op, position, value)
             if here is not _ELSEWHERE:
                 # Behind data movement, axes are no longer the constant's own.
-                plain = here is None or value is constant or here.zero.size == 1
-                yield here if plain else _uniform(here)
+                yield here if value is constant else _uniform(here)
 
 
 _ELSEWHERE = Encoding(np.zeros(()), np.zeros(()))

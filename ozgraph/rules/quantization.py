@@ -15,18 +15,8 @@ from ozgraph.graph import Op, Value
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.linear import groups
 from ozgraph.rules.notation import ONE_AXIS, Axes, Letter, Product, parse
-from ozgraph.rules.rule import (
-    Describe,
-    Reduction,
-    Rule,
-    Spec,
-    Transfer,
-    attribute,
-    from_pattern,
-    letters,
-    need_shape,
-    register,
-)
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Describe, Reduction, Rule, Spec, Transfer, attribute, from_pattern, letters, need_shape
 
 _BLOCK = "a block of it shares a scale"
 

@@ -9,7 +9,8 @@ import numpy as np
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import UNKNOWN, Slots
 from ozgraph.rules.notation import Axes, Letter, Product
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, register
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

@@ -6,7 +6,8 @@ from ozgraph.graph import Op
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import opaque, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Letter, One
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape, register
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
 
 _EXTREME = "a maximum, a product or a minimum over it sees every slot"
 

@@ -1,4 +1,4 @@
-"""What a rule is, and the registry that holds one for every known operator.
+"""What a rule is.
 
 A rule says four things of an operator: how its axes relate (:class:`Spec`), what a slot that is constant in the
 operands is in the results (``transfer``), what it costs (``macs``), and which attributes and shape constants follow
@@ -138,74 +138,6 @@ class Rule:
     blocks: frozenset[str] = frozenset()
     folds: Callable[[Op], bool] | None = None
     text: str = ""
-
-
-_REGISTRY: dict[str, Rule] = {}
-_FREEZING: dict[str, str] = {}
-
-
-def register(operators: str, made: Rule) -> None:
-    """Enter a rule for operators, names separated by spaces; ``domain.Name`` outside the default domain."""
-    for name in operators.split():
-        _REGISTRY[name] = made
-
-
-def register_freezing(operators: str, reason: str) -> None:
-    """Enter operators whose axes all freeze, with the reason that people read."""
-    for name in operators.split():
-        _FREEZING[name] = reason
-
-
-def find_rule(op: Op) -> Rule | None:
-    """The rule of an operator; None when there is none."""
-    _load()
-    return _REGISTRY.get(op.operator)
-
-
-def freezing_reason(op: Op) -> str | None:
-    """Why an operator without a rule freezes what it touches; None when it is not known at all."""
-    _load()
-    return _FREEZING.get(op.operator)
-
-
-def registered() -> dict[str, Rule]:
-    """A copy of the registry: qualified operator name -> rule."""
-    _load()
-    return dict(_REGISTRY)
-
-
-def registered_freezing() -> dict[str, str]:
-    """A copy of the table of operators that freeze: qualified operator name -> reason."""
-    _load()
-    return dict(_FREEZING)
-
-
-class Override:
-    """Context manager that replaces rules for a while: ``with Override("Relu", rule): ...``."""
-
-    def __init__(self, operators: str, made: Rule) -> None:
-        self._names = operators.split()
-        self._made = made
-        self._before: dict[str, Rule | None] = {}
-
-    def __enter__(self) -> Rule:
-        _load()
-        self._before = {name: _REGISTRY.get(name) for name in self._names}
-        register(" ".join(self._names), self._made)
-        return self._made
-
-    def __exit__(self, *_: object) -> None:
-        for name, before in self._before.items():
-            if before is None:
-                _REGISTRY.pop(name, None)
-            else:
-                _REGISTRY[name] = before
-
-
-def _load() -> None:
-    from ozgraph.rules import table  # the modules that register; imported once, on first use
-
-    table.load()
 
 
 def ranks(op: Op) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:

@@ -1,60 +1,108 @@
-"""Imports every module that registers rules, once, and holds the table of operators that freeze.
+"""Every rule in one place, and the operators that freeze.
 
-An operator stands in that table only where nothing better is true; each has a reason of its own.
+Importing this module registers all rules. An operator stands among those that freeze only where nothing better is true;
+each has a reason of its own.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from ozgraph.graph import Op
+from ozgraph.rules import (  # noqa: F401  (imported for what they register)
+    attention,
+    contrib,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    normalization,
+    quantization,
+    recurrent,
+    reduction,
+    windows,
+)
+from ozgraph.rules.registry import FREEZING, RULES, register, register_freezing
+from ozgraph.rules.rule import Rule
 
-from ozgraph.rules.rule import register_freezing
+__all__ = [
+    "Override",
+    "find_rule",
+    "freezing_reason",
+    "register",
+    "register_freezing",
+    "registered",
+    "registered_freezing",
+]
 
 
-@lru_cache(maxsize=1)
-def load() -> None:
-    """Register all rules."""
-    from ozgraph.rules import (  # noqa: F401  (imported for what they register)
-        attention,
-        contrib,
-        elementwise,
-        indexing,
-        linear,
-        movement,
-        normalization,
-        quantization,
-        recurrent,
-        reduction,
-        windows,
-    )
+def find_rule(op: Op) -> Rule | None:
+    """The rule of an operator; None when there is none."""
+    return RULES.get(op.operator)
 
-    register_freezing("NonZero Unique Compress", "how many elements it returns depends on the data")
-    register_freezing("NonMaxSuppression", "which boxes it returns depends on the data")
-    register_freezing("If Loop Scan", "what its body does with the axes is not followed")
-    register_freezing(
-        "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap "
-        "SplitToSequence ConcatFromSequence",
-        "tensors in a sequence are not followed",
-    )
-    register_freezing("Optional OptionalGetElement OptionalHasElement", "optional values are not followed")
-    register_freezing("Shape Size", "a size is read as a number")
-    register_freezing("Range EyeLike", "its size is computed at run time")
-    register_freezing(
-        "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial",
-        "it draws random numbers",
-    )
-    register_freezing("DFT STFT HannWindow HammingWindow BlackmanWindow MelWeightMatrix", "it transforms along time")
-    register_freezing("Det", "a determinant depends on every element")
-    register_freezing(
-        "StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer ai.onnx.ml.LabelEncoder",
-        "it works on text",
-    )
-    register_freezing("ImageDecoder", "it decodes a file")
-    register_freezing("Constant", "it holds something other than a dense tensor")
-    register_freezing("OneHot", "the number of its classes is read as a number")
-    register_freezing("AffineGrid", "it makes coordinates out of sizes")
-    register_freezing("CenterCropPad", "it crops or pads to sizes that are computed at run time")
-    register_freezing("MaxUnpool", "it writes to positions that are looked up at run time")
-    register_freezing("TensorScatter", "it writes into a cache at positions that are looked up at run time")
-    register_freezing("DeformConv", "its offsets belong to positions in the window")
-    register_freezing("CausalConvWithState LinearAttention", "it carries a state from run to run")
-    register_freezing("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", "a loss counts every class")
+
+def freezing_reason(op: Op) -> str | None:
+    """Why an operator without a rule freezes what it touches; None when it is not known at all."""
+    return FREEZING.get(op.operator)
+
+
+def registered() -> dict[str, Rule]:
+    """A copy of the rules: qualified operator name -> rule."""
+    return dict(RULES)
+
+
+def registered_freezing() -> dict[str, str]:
+    """A copy of the table of operators that freeze: qualified operator name -> reason."""
+    return dict(FREEZING)
+
+
+class Override:
+    """Context manager that replaces rules for a while: ``with Override("Relu", rule): ...``."""
+
+    def __init__(self, operators: str, made: Rule) -> None:
+        self._names = operators.split()
+        self._made = made
+        self._before: dict[str, Rule | None] = {}
+
+    def __enter__(self) -> Rule:
+        self._before = {name: RULES.get(name) for name in self._names}
+        register(" ".join(self._names), self._made)
+        return self._made
+
+    def __exit__(self, *_: object) -> None:
+        for name, before in self._before.items():
+            if before is None:
+                RULES.pop(name, None)
+            else:
+                RULES[name] = before
+
+
+register_freezing("NonZero Unique Compress", "how many elements it returns depends on the data")
+register_freezing("NonMaxSuppression", "which boxes it returns depends on the data")
+register_freezing("If Loop Scan", "what its body does with the axes is not followed")
+register_freezing(
+    "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap "
+    "SplitToSequence ConcatFromSequence",
+    "tensors in a sequence are not followed",
+)
+register_freezing("Optional OptionalGetElement OptionalHasElement", "optional values are not followed")
+register_freezing("Shape Size", "a size is read as a number")
+register_freezing("Range EyeLike", "its size is computed at run time")
+register_freezing(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial",
+    "it draws random numbers",
+)
+register_freezing("DFT STFT HannWindow HammingWindow BlackmanWindow MelWeightMatrix", "it transforms along time")
+register_freezing("Det", "a determinant depends on every element")
+register_freezing(
+    "StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer ai.onnx.ml.LabelEncoder",
+    "it works on text",
+)
+register_freezing("ImageDecoder", "it decodes a file")
+register_freezing("Constant", "it holds something other than a dense tensor")
+register_freezing("OneHot", "the number of its classes is read as a number")
+register_freezing("AffineGrid", "it makes coordinates out of sizes")
+register_freezing("CenterCropPad", "it crops or pads to sizes that are computed at run time")
+register_freezing("MaxUnpool", "it writes to positions that are looked up at run time")
+register_freezing("TensorScatter", "it writes into a cache at positions that are looked up at run time")
+register_freezing("DeformConv", "its offsets belong to positions in the window")
+register_freezing("CausalConvWithState LinearAttention", "it carries a state from run to run")
+register_freezing("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", "a loss counts every class")

@@ -8,7 +8,8 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, uniform, vanishing
 from ozgraph.rules.notation import One, Product
-from ozgraph.rules.rule import Edit, Rule, Spec, letters, line, need_shape, register
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Edit, Rule, Spec, letters, line, need_shape
 
 
 def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
