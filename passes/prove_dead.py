@@ -7,7 +7,7 @@ site that combines it, its term is the neutral element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.bound import Bound, Site
+from ozgraph.passes.bound import Bound, Place, Site
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, meet
@@ -61,7 +61,7 @@ class Prover:
             return known
         return self._known.get((value, axis, atom), UNKNOWN)
 
-    def _followed(self, value: Value, axis: int) -> Iterable[Atom]:
+    def _followed(self, value: Value, axis: int) -> Sequence[Atom]:
         atoms = self._state.atoms(value, axis)
         return atoms if self._only is None else [atom for atom in atoms if atom in self._only]
 
@@ -70,27 +70,51 @@ class Prover:
             if value is None or value not in self._state.axes:
                 continue
             for axis in range(len(self._state.axes[value])):
-                for atom in self._followed(value, axis):
-                    states = self._transferred(bound, position, axis, atom)
-                    if np.isinf(states).any():
-                        self.not_finite.setdefault(atom, []).append((bound, position, axis))
-                        states = finite(states)
-                    self._known[value, axis, atom] = states
+                atoms = self._followed(value, axis)
+                if atoms:
+                    self._transfer(bound, position, axis, value, atoms)
 
-    def _transferred(self, bound: Bound, position: int, axis: int, atom: Atom) -> Slots:
-        flows = bound.flows
-        if position >= len(flows) or axis >= len(flows[position]):
-            return UNKNOWN
-        carrying: dict[int, list[Slots]] = {}
-        for operand, number in flows[position][axis]:
+    def _transfer(self, bound: Bound, position: int, axis: int, value: Value, atoms: Sequence[Atom]) -> None:
+        """States of the atoms on one axis of a result.
+
+        Transfers work slot by slot, so atoms that come from the same operands go through one call together.
+        """
+        if position >= len(bound.flows) or axis >= len(bound.flows[position]):
+            return
+        alike: dict[tuple[int, ...], list[tuple[Atom, dict[int, Slots]]]] = {}
+        for atom in atoms:
+            carried = self._carried(bound, bound.flows[position][axis], atom)
+            alike.setdefault(tuple(carried), []).append((atom, carried))
+        constants = [uniform_constant(operand) for operand in bound.op.inputs]
+        for operands, members in alike.items():
+            widths = [max((state.size for state in carried.values()), default=1) for _, carried in members]
+            states = list(constants)
+            for operand in operands:
+                pieces = [
+                    _widened(carried[operand], width) for (_, carried), width in zip(members, widths, strict=True)
+                ]
+                states[operand] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            total = sum(widths)
+            result = _widened(bound.rule.transfer(bound.op, states, position, axis), total)
+            infinite = bool(np.isinf(result).any())
+            start = 0
+            for (atom, _), width in zip(members, widths, strict=True):
+                here = result[start : start + width]
+                start += width
+                if infinite and np.isinf(here).any():
+                    self.not_finite.setdefault(atom, []).append((bound, position, axis))
+                    here = finite(here)
+                self._known[value, axis, atom] = here
+
+    def _carried(self, bound: Bound, flows: Iterable[Place], atom: Atom) -> dict[int, Slots]:
+        """The states of the operands that carry an atom to a result axis."""
+        carried: dict[int, Slots] = {}
+        for operand, number in flows:
             value = bound.op.inputs[operand]
             if value is not None and atom in self._state.atoms(value, number):
-                carrying.setdefault(operand, []).append(self.at(value, number, atom))
-        states = [
-            meet(carrying[operand]) if operand in carrying else uniform_constant(value)
-            for operand, value in enumerate(bound.op.inputs)
-        ]
-        return bound.rule.transfer(bound.op, states, position, axis)
+                state = self.at(value, number, atom)
+                carried[operand] = meet([carried[operand], state]) if operand in carried else state
+        return carried
 
     def neutral(self, site: Site, atom: Atom) -> Slots:
         """How a site sees the atom's slots: 0.0 where the term vanishes, a constant to fold, or NaN."""
@@ -154,6 +178,11 @@ def occurrences(site: Site) -> list[tuple[Value, int]]:
         if value is not None:
             found.append((value, axis))
     return found
+
+
+def _widened(state: Slots, width: int) -> Slots:
+    # Most states have their width already, and broadcasting costs more than the transfers themselves.
+    return state if state.size == width else np.broadcast_to(state, width)
 
 
 def uniform_constant(value: Value | None) -> Slots | None:

@@ -134,13 +134,24 @@ class State:
         """The atoms with a free slot that a dim runs through; remembered by dim."""
         known = self._atoms.get(id(dim))
         if known is None:
-            found = tuple(atom for atom in self.dims.atoms_of(dim) if self.dims.free_slots(atom).any())
-            known = self._atoms[id(dim)] = (dim, found)
+            free = self._free
+            found = []
+            for atom in self.dims.atoms_of(dim):
+                if atom not in free:
+                    free[atom] = bool(self.dims.free_slots(atom).any())
+                if free[atom]:
+                    found.append(atom)
+            known = self._atoms[id(dim)] = (dim, tuple(found))
         return known[1]
+
+    @cached_property
+    def _free(self) -> dict[Atom, bool]:
+        return {}
 
     def forget_atoms(self) -> None:
         """Drop remembered atoms after slots were frozen."""
         self._atoms.clear()
+        self._free.clear()
 
     @cached_property
     def parameters(self) -> dict[Value, Encoding]:
