@@ -324,9 +324,9 @@ def test_external_data_is_mapped_only_when_read(tmp_path: Path) -> None:
     assert tensor.raw is not None and not array.flags.owndata and not array.flags.writeable
 
 
-def test_loading_never_imports_torch() -> None:
+def test_loading_never_imports_torch(tmp_path: Path) -> None:
     code = "import sys, ozgraph.frontends.onnx, ozgraph.backends.onnx; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
 
 
 def test_a_long_chain_loads_in_linear_time_without_recursion() -> None:

@@ -131,7 +131,11 @@ def anonymous_megabytes(*arguments: Path) -> float:
     if not Path("/proc/self/status").exists():
         pytest.skip("anonymous memory is read from /proc")
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(os.fspath, arguments)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, *map(os.fspath, arguments)],
+        cwd=arguments[0].parent,  # not the checkout, whose own folders are not the installed package
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(done.stdout)
     assert not found["torch"]
