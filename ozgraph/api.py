@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ozgraph.errors import OzgraphError, UsageError
-from ozgraph.graph import Graph
+from ozgraph.graph import Graph, Op
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
-from ozgraph.passes.group import Family, Group
+from ozgraph.passes.group import Family, Group, group_graph
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pass, Pipeline, Progress, as_pass, insert
 from ozgraph.passes.normalize import Normalize
@@ -26,6 +26,7 @@ from ozgraph.passes.verify import Verify
 from ozgraph.results import AnalysisReport, BenchReport, PruneReport, VerifyReport
 
 if TYPE_CHECKING:
+    import networkx as nx
     import onnx
     import onnx_ir
 
@@ -77,6 +78,16 @@ class Analysis:
     def families(self) -> list[Family]:
         """The families, in the order of the model."""
         return self.state.families
+
+    @property
+    def op_graph(self) -> nx.MultiDiGraph[Op]:
+        """Operators as a networkx graph; see :attr:`ozgraph.graph.Graph.op_graph`."""
+        return self.state.graph.op_graph
+
+    @property
+    def group_graph(self) -> nx.MultiGraph[str]:
+        """Families and weights as a networkx graph; see :func:`ozgraph.passes.group.group_graph`."""
+        return group_graph(self.state)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class FamilyRow:
         active: whether a default run prunes it (overlapping families exclude each other).
         overlaps: ids of the families that share a tensor axis with it.
         parameters_per_slot, macs_per_slot: what removing one slot saves, the rest untouched.
+        inactive: why a default run leaves it alone; None when it does not.
     """
 
     id: str
@@ -43,6 +44,7 @@ class FamilyRow:
     parameters_per_slot: int
     macs_per_slot: int
     members: tuple[MemberRow, ...]
+    inactive: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,18 @@ def _family_row(state: State, family: Family) -> FamilyRow:
         parameters_per_slot=parameters,
         macs_per_slot=macs,
         members=tuple(MemberRow(member.value.name, member.axis, member.role) for member in family.members),
+        inactive=_why_inactive(family),
     )
+
+
+def _why_inactive(family: Family) -> str | None:
+    if family.held is not None:
+        return family.held
+    if family.active:
+        return None
+    if family.slow:
+        return "a norm over it would be written decomposed; --rescale prunes it"
+    return f"it shares a tensor axis with {', '.join(other.id for other in family.overlaps if other.active)}"
 
 
 def _one_slot_each(state: State) -> Removal:

@@ -154,9 +154,15 @@ def _families(report: AnalysisReport, everything: bool) -> list[RenderableType]:
     parts: list[RenderableType] = [_FamilyTable(rows, report.parameters)]
     if rest:
         parts.append(Text(f"and {plural(rest, 'smaller family')}; --all shows them", style="dim"))
-    if not all(row.active for row in rows):
-        note = "○ shares a tensor with the family named; a default run leaves it as it is"
-        parts.append(Text(note, style="dim"))
+    # Overlaps are told apart in the table; every other reason gets a line of its own.
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.active:
+            reason = "shares a tensor axis with the family named" if row.overlaps else row.inactive or "left out"
+            reasons.setdefault(reason, []).append(row.id)
+    for reason, ids in reasons.items():
+        named = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
+        parts.append(Text(f"○ a default run leaves {named} as it is: {reason}", style="dim"))
     return parts
 
 
