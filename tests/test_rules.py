@@ -148,7 +148,7 @@ LINES = [
     ("RMSNormalization", [(2, 5, 4), (4,)], [(2, 5, 4)], {}, "a b c, c -> a b c | rms c"),
     (
         "GroupNormalization", [IMAGE, (6,), (6,)], [IMAGE], {"num_groups": 2, "version": 21},
-        "a (b [c]) [d] [e], (b [c]), (b [c]) -> a (b [c]) [d] [e]",
+        "a (b c) [d] [e], (b c), (b c) -> a (b c) [d] [e] | norm c",
     ),
     ("MeanVarianceNormalization", [IMAGE], [IMAGE], {}, "[a] b [c] [d] -> [a] b [c] [d]"),
     ("LpNormalization", [(2, 5)], [(2, 5)], {}, "a b -> a b | sum b"),

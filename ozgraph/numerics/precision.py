@@ -76,10 +76,17 @@ def _retype_graph(graph: ir.Graph | ir.Function, sources: Collection[int], targe
     for node in graph:
         for value in node.outputs:
             _retype_value(value, sources, target)
+        if node.op_type == "GroupNormalization" and _opset(node, graph) >= 21:
+            # Left out, it means float32, whatever the type of the input.
+            node.attributes.setdefault("stash_type", ir.AttrInt64("stash_type", int(ir.DataType.FLOAT)))
         for name, attribute in list(node.attributes.items()):
             if not attribute.is_ref():
                 del node.attributes[name]
                 node.attributes.add(_retyped_attribute(node, attribute, sources, target))
+
+
+def _opset(node: ir.Node, graph: ir.Graph | ir.Function) -> int:
+    return node.version or graph.opset_imports.get("", 0)
 
 
 def _retyped_attribute(node: ir.Node, attribute: ir.Attr, sources: Collection[int], target: ir.DataType) -> ir.Attr:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ozgraph.graph import Op, Value
+from ozgraph.graph import Array, Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
 from ozgraph.rules.notation import Axes, Letter, Product
@@ -227,29 +227,92 @@ register(
 
 
 def _group_norm(op: Op) -> Spec:
-    """Whole groups go; inside a group the statistics run over the channels."""
+    """Whole groups go as they are; inside a group the statistics run over the channels too."""
     rank = len(need_shape(op.inputs[0], op))
     n, _, *positions = letters("a", rank)
     channels = Product(("g", "c"))
     # Until opset 20 scale and bias have one element a group.
     affine: Axes = (channels,) if op.version >= 21 else (Letter("g"),)
     axes: Axes = (n, channels, *positions)
-    over = {f"a{number}": _POSITIONS for number in range(2, rank)}
     return Spec(
         (axes, affine, affine),
         (axes,),
         sizes={"g": attribute("num_groups", 1)(op)},
-        frozen={**over, "c": "the statistics of a group run over it"},
+        reduced={"c": Reduction.NORM},
+        frozen={f"a{number}": _POSITIONS for number in range(2, rank)},
     )
 
 
-def _group_count(edit: Edit) -> None:
-    edit.set_attribute("num_groups", int(edit.kept("g").sum()))
+def _group_norm_slots(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Gamma zero leaves beta. A zero input alone does not: in its group it is not the mean."""
+    gamma, beta = _state(states, 1), _state(states, 2)
+    return np.where(gamma == 0, beta, np.nan)
+
+
+def _group_norm_keeps_its_statistics(edit: Edit) -> None:
+    """Fewer groups are fewer groups; fewer channels in a group are emitted decomposed.
+
+    Of a group's n elements m stay and the others are zero: mu = mean over kept * m / n, and
+    var = mean over kept (x - mu)^2 * m / n + (1 - m / n) mu^2. The share m / n is that of the channels alone.
+    """
+    op = edit.op
+    groups, channels = int(edit.kept("g").sum()), edit.kept("c")
+    if channels.all():
+        edit.set_attribute("num_groups", groups)
+        return
+    source, gamma, beta, result = op.inputs[0], op.inputs[1], op.inputs[2], op.outputs[0]
+    assert source is not None and gamma is not None and beta is not None and result is not None
+    dtype = source.dtype or np.dtype(np.float32)
+    share = float(channels.mean())
+    rank = len(source.shape or ())
+    inner, last = np.array([0, groups, -1], dtype=np.int64), np.array([2], dtype=np.int64)
+    beside = np.array([-1, *([1] * (rank - 2))], dtype=np.int64)
+    part = {
+        name: edit.rename(name)
+        for name in ("x", "m", "mu", "d", "dd", "v", "vs", "mm", "lost", "var", "veps", "std", "y", "size", "back")
+    }
+
+    def number(value: float) -> Array:
+        return np.array(value, dtype=dtype)
+
+    steps = [
+        NewOp("Reshape", (source.name, inner), (part["x"],)),
+        NewOp("ReduceMean", (part["x"], last), (part["m"],), {"keepdims": 1}),
+        NewOp("Mul", (part["m"], number(share)), (part["mu"],)),
+        NewOp("Sub", (part["x"], part["mu"]), (part["d"],)),
+        NewOp("Mul", (part["d"], part["d"]), (part["dd"],)),
+        NewOp("ReduceMean", (part["dd"], last), (part["v"],), {"keepdims": 1}),
+        NewOp("Mul", (part["v"], number(share)), (part["vs"],)),
+        NewOp("Mul", (part["mu"], part["mu"]), (part["mm"],)),
+        NewOp("Mul", (part["mm"], number(1 - share)), (part["lost"],)),
+        NewOp("Add", (part["vs"], part["lost"]), (part["var"],)),
+        NewOp("Add", (part["var"], number(float(op.attributes.get("epsilon", 1e-5)))), (part["veps"],)),
+        NewOp("Sqrt", (part["veps"],), (part["std"],)),
+        NewOp("Div", (part["d"], part["std"]), (part["y"],)),
+        NewOp("Shape", (source.name,), (part["size"],)),
+        NewOp("Reshape", (part["y"], part["size"]), (part["back"],)),
+    ]
+    # Scales of one element a group, before opset 21, never get here: they hold the channels back.
+    current = part["back"]
+    for operator, operand in (("Mul", gamma), ("Add", beta)):
+        shaped, following = edit.rename(f"{operator.lower()}_operand"), edit.rename(operator.lower())
+        steps += [
+            NewOp("Reshape", (operand.name, beside), (shaped,)),
+            NewOp(operator, (current, shaped), (following,)),
+        ]
+        current = following
+    steps.append(NewOp("Identity", (current,), (result.name,)))
+    edit.replace(*steps)
 
 
 register(
     "GroupNormalization",
-    Rule(_group_norm, _instance_norm, rewrite=_group_count, text="n (g c) *s, (g c), (g c) -> n (g c) *s"),
+    Rule(
+        _group_norm,
+        _group_norm_slots,
+        rewrite=_group_norm_keeps_its_statistics,
+        text="n (g c) *s, (g c), (g c) -> n (g c) *s",
+    ),
 )
 
 
