@@ -35,15 +35,15 @@ class Layout:
 
     Attributes:
         operands, results: letter -> places.
-        contracted: letters of several operands that no result has.
-        one_sided: letters that only operands or only results have.
+        contracted: letters of several operands that no result has, in the order of the operands.
+        unsaid: other letters that only operands or only results have.
         flows: where results come from, ties and takes left aside.
     """
 
     operands: Mapping[str, tuple[Place, ...]]
     results: Mapping[str, tuple[Place, ...]]
-    contracted: frozenset[str]
-    one_sided: frozenset[str]
+    contracted: tuple[str, ...]
+    unsaid: frozenset[str]
     flows: Flows
 
 
@@ -51,10 +51,11 @@ class Layout:
 def layout_of(operands: tuple[Axes | None, ...], results: tuple[Axes | None, ...]) -> Layout:
     """The layout of a rule's axes."""
     where, carried = _places(operands), _places(results)
-    contracted = frozenset(
+    contracted = tuple(
         name for name, places in where.items() if name not in carried and len({place[0] for place in places}) > 1
     )
-    return Layout(where, carried, contracted, frozenset(where.keys() ^ carried.keys()), _flows(results, where, {}))
+    unsaid = frozenset(where.keys() ^ carried.keys()).difference(contracted)
+    return Layout(where, carried, contracted, unsaid, _flows(results, where, {}))
 
 
 def _places(tensors: tuple[Axes | None, ...]) -> dict[str, tuple[Place, ...]]:
@@ -115,7 +116,7 @@ class Bound:
     env: dict[str, Dim]
     sites: tuple[Site, ...] = ()
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Where the rule's letters stand."""
         return layout_of(self.spec.operands, self.spec.results)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
+from ozgraph.collector import collector_paused
 from ozgraph.dims import Atom, Dim
 from ozgraph.passes.bound import Bound
 from ozgraph.passes.manager import Pass
@@ -102,33 +105,39 @@ class CostModel:
     def _total(terms: Iterable[Term], sizes: np.ndarray[tuple[int], np.dtype[np.float64]]) -> int:
         # Python integers: products of five sizes can pass 2**53.
         whole = [int(size) for size in sizes]
-        total = 0
-        for term in terms:
-            product = term.factor
-            for number in term.dims:
-                product *= whole[number]
-            total += product
-        return total
+        return sum(term.factor * math.prod([whole[number] for number in term.dims]) for term in terms)
 
     def per_slot(self, atom: Atom) -> tuple[int, int]:
         """Parameters and MACs that go with one slot of ``atom`` while the rest stays: (parameters, MACs)."""
-        touched = set(self._touching.get(atom, ()))
-        sizes = self._full.copy()
         free = np.flatnonzero(self._state.dims.free_slots(atom))
         if not free.size:
             return 0, 0
-        removal = Removal(self._state.dims.total)
-        one = np.zeros(atom.size, dtype=bool)
-        one[free[-1]] = True
-        removal.add(atom, one)
-        for number in touched:
-            sizes[number] = removal.keep(self._state.dims.ids(self._dims[number])).sum()
+        slot = atom.base + int(free[-1])
+        left = {
+            number: int((self._state.dims.ids(self._dims[number]) != slot).all(axis=1).sum())
+            for number in self._touching.get(atom, ())
+        }
 
-        def saved(terms: list[Term]) -> int:
-            affected = [term for term in terms if touched & set(term.dims)]
-            return self._total(affected, self._full) - self._total(affected, sizes)
+        def saved(terms: list[Term], using: dict[int, list[int]]) -> int:
+            total = 0
+            for term in (terms[place] for place in {place for number in left for place in using.get(number, ())}):
+                before = math.prod([self._dims[number].size for number in term.dims])
+                after = math.prod([left.get(number, self._dims[number].size) for number in term.dims])
+                total += term.factor * (before - after)
+            return total
 
-        return saved(self.parameter_terms), saved(self.mac_terms) // self._samples
+        of_parameters, of_macs = self._using
+        return saved(self.parameter_terms, of_parameters), saved(self.mac_terms, of_macs) // self._samples
+
+    @cached_property
+    def _using(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Dim -> the terms with it, for parameters and for MACs."""
+        found: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})
+        for terms, using in zip((self.parameter_terms, self.mac_terms), found, strict=True):
+            for place, term in enumerate(terms):
+                for number in term.dims:
+                    using.setdefault(number, []).append(place)
+        return found
 
 
 def samples(state: State) -> int:
@@ -146,6 +155,7 @@ class Cost(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"certified"})
     ensures: ClassVar[frozenset[str]] = frozenset({"cost"})
 
+    @collector_paused()
     def run(self, state: State) -> bool:
         """Fill ``state.cost``."""
         state.cost = CostModel(state)

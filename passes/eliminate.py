@@ -244,7 +244,9 @@ def _fold_constants(state: State, plan: Plan, masks: _Masks) -> None:
             carried = np.nan_to_num(known) * state.removed.mask(atom)
             for column in table.T:
                 here = (column >= atom.base) & (column < atom.base + atom.size)
-                constants[here] += carried[column[here] - atom.base]
+                found = carried[column[here] - atom.base]
+                # A position that goes with slots of two atoms has one constant, not the sum of theirs.
+                constants[here] = np.where(found != 0, found, constants[here])
         if constants.any():
             _fold(bound.op, constants, plan, masks, members)
 

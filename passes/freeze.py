@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ozgraph.dims import Dim, Prod, Reason, Sum, Take, children, resolve
+from ozgraph.dims import Atom, Dim, Prod, Reason, Take, children, resolve
 from ozgraph.errors import PassError
 from ozgraph.passes.infer_dims import dynamic_reason
 from ozgraph.passes.manager import Pass
@@ -58,28 +58,26 @@ class Freeze(Pass):
     def _keep_one(self, state: State) -> None:
         """A slot that every position of an axis needs cannot go."""
         why = Reason("an axis would be left without positions")
-        seen: set[int] = set()
-        for axes in state.axes.values():
-            for dim in axes:
-                top = resolve(dim)
-                if id(top) in seen or not _may_repeat(top):
-                    continue
-                seen.add(id(top))
-                table = state.dims.ids(top)
-                slots, counts = np.unique(table[table >= 0], return_counts=True)
-                # A slot may stand twice in a row (a Gram matrix flattened), so count rows only where it could matter.
-                for slot in slots[counts >= len(table)]:
-                    if (table == slot).any(axis=1).all():
-                        state.dims.freeze_slots(np.array([slot]), why)
+        for dim in dict.fromkeys(resolve(dim) for axes in state.axes.values() for dim in axes):
+            if isinstance(dim, Atom) or not _may_stand_everywhere(dim):
+                continue
+            table = state.dims.ids(dim)
+            slots, counts = np.unique(table[table >= 0], return_counts=True)
+            # A slot may stand twice in a row (a Gram matrix flattened), so count rows only where it could matter.
+            for slot in slots[counts >= len(table)]:
+                if (table == slot).any(axis=1).all():
+                    state.dims.freeze_slots(np.array([slot]), why)
 
 
-def _may_repeat(dim: Dim) -> bool:
-    """Whether a slot may stand at several positions of one column (not in plain atoms, or sums of them)."""
+def _may_stand_everywhere(dim: Dim) -> bool:
+    """Whether a slot may stand at all positions: a take repeats slots, a product a factor with one slot."""
+    product = single = False
     stack = [dim]
     while stack:
         here = resolve(stack.pop())
-        if isinstance(here, (Take, Prod)):
+        if isinstance(here, Take):
             return True
-        if isinstance(here, Sum):
-            stack.extend(children(here))
-    return False
+        product = product or isinstance(here, Prod)
+        single = single or (isinstance(here, Atom) and here.size == 1)
+        stack.extend(children(here))
+    return product and single

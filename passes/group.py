@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import ClassVar
 
 import networkx as nx
-import numpy as np
 
-from ozgraph.dims import Atom, Reason
+from ozgraph.collector import collector_paused
+from ozgraph.dims import Atom, Ids, Reason, resolve
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
@@ -94,6 +95,7 @@ class Group(Pass):
         default=False, metadata={"help": "also prune where a norm must be emitted decomposed (slower)"}
     )
 
+    @collector_paused()
     def run(self, state: State) -> bool:
         """Fill ``state.families``."""
         roles = _Roles(state)
@@ -213,7 +215,7 @@ def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start
 
 
 def _vanishes(site: Site, atom: Atom, prover: Prover, state: State, verdict: _Verdict) -> bool:
-    if (prover.neutral(site, atom) == 0).all():
+    if prover.neutral(site, atom).all():
         if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
             verdict.worsen("rescaled")
             verdict.slow |= site.reduction is Reduction.NORM
@@ -298,26 +300,19 @@ def _settle_overlaps(state: State) -> None:
     """Note which families share an axis, and leave only families active that do not."""
     by_atom = {family.atom: family for family in state.families}
     nesting: nx.DiGraph[Family] = nx.DiGraph()
-    nesting.add_nodes_from(state.families)
     giving_way = _blocks(state)
-    seen: set[int] = set()
-    for axes in state.axes.values():
-        for dim in axes:
-            atoms = state.atoms_of(dim)
-            if id(dim) in seen or len(atoms) < 2:
-                continue
-            seen.add(id(dim))
-            table = state.dims.ids(dim)
-            for outer, inner in _nested(state, table) if table.shape[1] > 1 else ():
-                if outer in by_atom and inner in by_atom and outer is not inner:
-                    first, second = by_atom[outer], by_atom[inner]
-                    if outer in giving_way and inner not in giving_way:
-                        first, second = second, first
-                    nesting.add_edge(first, second)
-    for family in state.families:
-        family.overlaps = sorted(set(nx.all_neighbors(nesting, family)), key=lambda other: int(other.id[1:]))
+    nested = dict.fromkeys(resolve(dim) for axes in state.axes.values() for dim in axes if len(state.atoms_of(dim)) > 1)
+    for dim in nested:
+        for outer, inner in _nested(state, state.dims.ids(dim)):
+            if outer in by_atom and inner in by_atom and outer is not inner:
+                first, second = by_atom[outer], by_atom[inner]
+                if outer in giving_way and inner not in giving_way:
+                    first, second = second, first
+                nesting.add_edge(first, second)
     # Preferred families first; a circle of preferences falls back to the order of the model.
     order = {family: number for number, family in enumerate(state.families)}
+    for family in nesting:
+        family.overlaps = sorted(set(nx.all_neighbors(nesting, family)), key=order.__getitem__)
     chosen: set[Family] = set()
     condensed = nx.condensation(nesting)
     for component in nx.lexicographical_topological_sort(
@@ -339,17 +334,14 @@ def _blocks(state: State) -> set[Atom]:
     return found
 
 
-def _nested(state: State, table: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> set[tuple[Atom, Atom]]:
+def _nested(state: State, table: Ids) -> set[tuple[Atom, Atom]]:
     """Pairs (outer atom, inner atom) that some position needs both of."""
+    atoms = state.dims.atoms
     pairs: set[tuple[Atom, Atom]] = set()
-    for left in range(table.shape[1]):
-        for right in range(left + 1, table.shape[1]):
-            both = (table[:, left] >= 0) & (table[:, right] >= 0)
-            if not both.any():
-                continue
-            outer, inner = state.dims.owners(table[both, left]), state.dims.owners(table[both, right])
-            for i, j in np.unique(np.stack((outer, inner), axis=1), axis=0).tolist():
-                pairs.add((state.dims.atoms[i], state.dims.atoms[j]))
+    for left, right in combinations(range(table.shape[1]), 2):
+        both = (table[:, left] >= 0) & (table[:, right] >= 0)
+        outer, inner = state.dims.owners(table[both, left]), state.dims.owners(table[both, right])
+        pairs.update((atoms[i], atoms[j]) for i, j in set(zip(outer.tolist(), inner.tolist(), strict=True)))
     return pairs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ozgraph.collector import collector_paused
 from ozgraph.dims import ONE, Dim, Reason, Take, prod_of, sum_of
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
@@ -32,6 +33,7 @@ class InferDims(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"normalized"})
     ensures: ClassVar[frozenset[str]] = frozenset({"dims"})
 
+    @collector_paused()
     def run(self, state: State) -> bool:
         """Fill ``state.axes`` and ``state.bound``."""
         for value in state.graph.inputs:
@@ -101,7 +103,7 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
 
     def dim_of(axis: Axis) -> Dim:
         if isinstance(axis, Letter):
-            return letter(axis.name)
+            return env.get(axis.name) or letter(axis.name)
         if isinstance(axis, Product):
             return prod_of([letter(name) for name in axis.factors])
         if isinstance(axis, Concat):
@@ -186,6 +188,8 @@ def _extents(op: Op, spec: Spec) -> dict[str, int]:
         for axes, value in zip(tensors, values, strict=True):
             if axes is None or value is None or value.shape is None:
                 continue
+            if len(axes) != len(value.shape):
+                raise RuleError(f"{value.name!r} has {len(value.shape)} axes, not {len(axes)}")
             for axis, size in zip(axes, value.shape, strict=True):
                 if isinstance(axis, Letter):
                     if size > extents.get(axis.name, 0):
@@ -213,7 +217,7 @@ def _extents(op: Op, spec: Spec) -> dict[str, int]:
 def _sites(bound: Bound, layout: Layout) -> tuple[Site, ...]:
     """Letters that are contracted (in several operands and no result) or that the rule names as reduced."""
     spec = bound.spec
-    found: dict[str, Reduction] = {name: Reduction.SUM for name in layout.operands if name in layout.contracted}
+    found = dict.fromkeys(layout.contracted, Reduction.SUM)
     found |= {name: reduction for name, reduction in spec.reduced.items() if name in layout.operands}
     sites = []
     for name, reduction in found.items():
@@ -246,22 +250,22 @@ def _freeze_unsaid(state: State, bound: Bound, layout: Layout, frozen: list[Dim]
     op, spec = bound.op, bound.spec
     for dim in frozen:
         state.dims.freeze(dim, Reason("the operator's rule says nothing of this axis", op.operator, op.name))
-    linked: set[str] = set()
+    why = dict.fromkeys(layout.unsaid, "the operator looks along it (a window, a lookup or an order)")
     for left, right in spec.ties:
-        linked.update(letter_names(left), letter_names(right))
+        for name in (*letter_names(left), *letter_names(right)):
+            why.pop(name, None)
     for name, (source, _) in spec.takes.items():
-        linked.update((name, source))
-    for name, dim in bound.env.items():
-        if dim is ONE:
-            continue
-        why = spec.frozen.get(name)
-        if why is None and spec.reduced.get(name) is Reduction.ORDER:
-            why = "the number and order of its slots matter to the operator"
-        unsaid = name in layout.one_sided and name not in spec.reduced and name not in layout.contracted
-        if why is None and unsaid and name not in linked:
-            why = "the operator looks along it (a window, a lookup or an order)"
-        if why is not None:
-            state.dims.freeze(dim, Reason(why, op.operator, op.name))
+        why.pop(name, None)
+        why.pop(source, None)
+    for name, reduction in spec.reduced.items():
+        why.pop(name, None)
+        if reduction is Reduction.ORDER:
+            why[name] = "the number and order of its slots matter to the operator"
+    why |= spec.frozen
+    if why:
+        for name, dim in bound.env.items():
+            if name in why and dim is not ONE:
+                state.dims.freeze(dim, Reason(why[name], op.operator, op.name))
 
 
 def dynamic_reason() -> Reason:

@@ -7,7 +7,7 @@ site that combines it, its term is the neutral element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound, Place, Site
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import Mask, Removal, State
-from ozgraph.rules.lattice import UNKNOWN, Slots, finite, meet
+from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
 from ozgraph.rules.rule import Reduction
 
 Start = Callable[[Value, int, Atom], Slots]
@@ -61,7 +61,7 @@ class Prover:
             return known
         return self._known.get((value, axis, atom), UNKNOWN)
 
-    def _followed(self, value: Value, axis: int) -> Sequence[Atom]:
+    def _followed(self, value: Value, axis: int) -> Collection[Atom]:
         atoms = self._state.atoms(value, axis)
         return atoms if self._only is None else [atom for atom in atoms if atom in self._only]
 
@@ -74,7 +74,7 @@ class Prover:
                 if atoms:
                     self._transfer(bound, position, axis, value, atoms)
 
-    def _transfer(self, bound: Bound, position: int, axis: int, value: Value, atoms: Sequence[Atom]) -> None:
+    def _transfer(self, bound: Bound, position: int, axis: int, value: Value, atoms: Collection[Atom]) -> None:
         """States of the atoms on one axis of a result.
 
         Transfers work slot by slot, so atoms that come from the same operands go through one call together.
@@ -82,9 +82,14 @@ class Prover:
         if position >= len(bound.flows) or axis >= len(bound.flows[position]):
             return
         alike: dict[tuple[int, ...], list[tuple[Atom, dict[int, Slots]]]] = {}
-        for atom in atoms:
-            carried = self._carried(bound, bound.flows[position][axis], atom)
-            alike.setdefault(tuple(carried), []).append((atom, carried))
+        for atom, carried in self._carried(bound, bound.flows[position][axis], atoms).items():
+            if bound.rule.transfer is joined:
+                # Atom by atom, since every operand may bring others.
+                self._known[value, axis, atom] = meet(list(carried.values())) if carried else UNKNOWN
+            else:
+                alike.setdefault(tuple(carried), []).append((atom, carried))
+        if not alike:
+            return
         constants = [uniform_constant(operand) for operand in bound.op.inputs]
         for operands, members in alike.items():
             widths = [max((state.size for state in carried.values()), default=1) for _, carried in members]
@@ -106,18 +111,20 @@ class Prover:
                     here = finite(here)
                 self._known[value, axis, atom] = here
 
-    def _carried(self, bound: Bound, flows: Iterable[Place], atom: Atom) -> dict[int, Slots]:
-        """The states of the operands that carry an atom to a result axis."""
-        carried: dict[int, Slots] = {}
+    def _carried(self, bound: Bound, flows: Iterable[Place], atoms: Iterable[Atom]) -> dict[Atom, dict[int, Slots]]:
+        """For each atom, the states of the operands that carry it to a result axis."""
+        found: dict[Atom, dict[int, Slots]] = {atom: {} for atom in atoms}
         for operand, number in flows:
             value = bound.op.inputs[operand]
-            if value is not None and atom in self._state.atoms(value, number):
-                state = self.at(value, number, atom)
-                carried[operand] = meet([carried[operand], state]) if operand in carried else state
-        return carried
+            for atom in self._state.atoms(value, number) if value is not None else ():
+                carried = found.get(atom)
+                if value is not None and carried is not None:
+                    state = self.at(value, number, atom)
+                    carried[operand] = meet([carried[operand], state]) if operand in carried else state
+        return found
 
-    def neutral(self, site: Site, atom: Atom) -> Slots:
-        """How a site sees the atom's slots: 0.0 where the term vanishes, a constant to fold, or NaN."""
+    def neutral(self, site: Site, atom: Atom) -> Mask:
+        """For which of the atom's slots the term at a site vanishes; one answer may stand for all of them."""
         rule = self._state.bound[site.op].rule
         seen: dict[int, Slots] = {}
         for operand, axis in site.operands:
@@ -130,15 +137,15 @@ class Prover:
         if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
             source = site.op.inputs[site.operands[0][0]]
             assert source is not None
-            return terms[0] if keeps_statistics(source) else UNKNOWN
+            return terms[0] == 0 if keeps_statistics(source) else np.zeros(1, dtype=bool)
         for result, axis in site.results:
             output = site.op.outputs[result]
             if output is not None:
                 terms.append(self._at_if_there(output, axis, atom))
-        best: Slots = UNKNOWN
-        for state in terms:
-            best = np.where(best == 0, 0.0, np.where(state == 0, 0.0, best))
-        return best
+        vanishes: Mask = terms[0] == 0 if terms else np.zeros(1, dtype=bool)
+        for state in terms[1:]:
+            vanishes = vanishes | (state == 0)
+        return vanishes
 
     def _less_its_zero_point(self, op: Op, operand: int, axis: int, atom: Atom, position: int | None) -> Slots:
         """What an operand adds to a sum: its elements, less the integer that stands for zero where they have one."""
@@ -240,17 +247,17 @@ def slot_states(array: Array, table: Ids, axis: int, atom: Atom) -> Slots:
         table: the ids of the axis, frozen ones included.
     """
     others = tuple(number for number in range(array.ndim) if number != axis)
-    low = np.asarray(array.min(axis=others) if others else array, dtype=np.float64)
-    high = np.asarray(array.max(axis=others) if others else array, dtype=np.float64)
     lowest = np.full(atom.size, np.inf)
     highest = np.full(atom.size, -np.inf)
-    for column in table.T:
-        here = (column >= atom.base) & (column < atom.base + atom.size)
-        if here.any():
-            slots = column[here] - atom.base
-            np.minimum.at(lowest, slots, low[here])
-            np.maximum.at(highest, slots, high[here])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # weights may hold NaN, which is uniform nowhere
+        low = np.asarray(array.min(axis=others) if others else array, dtype=np.float64)
+        high = np.asarray(array.max(axis=others) if others else array, dtype=np.float64)
+        for column in table.T:
+            here = (column >= atom.base) & (column < atom.base + atom.size)
+            if here.any():
+                slots = column[here] - atom.base
+                np.minimum.at(lowest, slots, low[here])
+                np.maximum.at(highest, slots, high[here])
         return np.where((lowest == highest) & np.isfinite(lowest), lowest, np.nan)
 
 
@@ -296,12 +303,13 @@ class ProveDead(Pass):
             for site in sites.get(atom, ()):
                 if not dead.any():
                     break
-                zero = prover.neutral(site, atom) == 0
+                zero = prover.neutral(site, atom)
                 moves = ~zero & foldable(site, atom, prover, state)
                 constant |= moves
                 dead = dead & (zero | moves)
             if (dead | gone).all():
-                dead[np.flatnonzero(~gone)[0]] = False
+                # What stays must not be chosen: the smaller model has its weights as they are, not at zero.
+                dead[np.flatnonzero(~gone)[np.argmin(state.chosen.mask(atom)[~gone])]] = False
             removed.add(atom, dead)
             folded.add(atom, dead & constant)
         return removed.total > before
@@ -401,4 +409,4 @@ def keep_axes_alive(state: State, removed: Removal) -> None:
                 seen.add(id(dim))
                 table = state.dims.ids(dim)
                 if not removed.keep(table).any():
-                    removed.give_back(table[0])
+                    removed.give_back(table[np.argmax(state.chosen.keep(table))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import KeysView
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ozgraph.dims import Atom, Dim, Dims, Ids
+from ozgraph.dims import Atom, Dim, Dims, Ids, resolve
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.passes.bound import Bound
 from ozgraph.plan import Plan
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ozgraph.results import FrozenRow, VerifyReport
 
 Mask = npt.NDArray[np.bool_]
+
+_NO_ATOMS: KeysView[Atom] = {}.keys()
 
 
 class Removal:
@@ -121,37 +124,32 @@ class State:
     facts: set[str] = field(default_factory=set)
     timings: dict[str, float] = field(default_factory=dict)
 
-    @cached_property
-    def _atoms(self) -> dict[int, tuple[Dim, tuple[Atom, ...]]]:
-        return {}
-
-    def atoms(self, value: Value, axis: int) -> tuple[Atom, ...]:
-        """The atoms with a free slot that an axis runs through (valid once dims are certified)."""
+    def atoms(self, value: Value, axis: int) -> KeysView[Atom]:
+        """The atoms with a free slot that an axis runs through (valid once dims are certified), outermost first."""
         dims = self.axes.get(value)
-        return () if dims is None else self.atoms_of(dims[axis])
+        return _NO_ATOMS if dims is None else self.atoms_of(dims[axis])
 
-    def atoms_of(self, dim: Dim) -> tuple[Atom, ...]:
-        """The atoms with a free slot that a dim runs through; remembered by dim."""
-        known = self._atoms.get(id(dim))
+    def atoms_of(self, dim: Dim) -> KeysView[Atom]:
+        """The atoms with a free slot that a dim runs through, outermost first; remembered by dim."""
+        top = resolve(dim)
+        known = self._atoms.get(top)
         if known is None:
             free = self._free
-            found = []
-            for atom in self.dims.atoms_of(dim):
-                if atom not in free:
-                    free[atom] = bool(self.dims.free_slots(atom).any())
-                if free[atom]:
-                    found.append(atom)
-            known = self._atoms[id(dim)] = (dim, tuple(found))
-        return known[1]
+            known = self._atoms[top] = {atom: None for atom in self.dims.atoms_of(top) if atom in free}.keys()
+        return known
 
     @cached_property
-    def _free(self) -> dict[Atom, bool]:
+    def _atoms(self) -> dict[Dim, KeysView[Atom]]:
         return {}
+
+    @cached_property
+    def _free(self) -> set[Atom]:
+        return self.dims.free_atoms()
 
     def forget_atoms(self) -> None:
         """Drop remembered atoms after slots were frozen."""
-        self._atoms.clear()
-        self._free.clear()
+        self.__dict__.pop("_atoms", None)
+        self.__dict__.pop("_free", None)
 
     @cached_property
     def parameters(self) -> dict[Value, Encoding]:

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.backends.streaming import embedded, stream
-from ozgraph.errors import OzgraphError, UsageError, VerificationError
+from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
 from ozgraph.frontends.normal_form import root_cause
 
 LARGEST_INLINE = 3 << 29
@@ -88,6 +88,7 @@ def write(
 
     Raises:
         UsageError: ``path`` is a folder, is an input, or cannot be written.
+        ModelError: the model has something in it that no file can hold.
         VerificationError: the result is not valid.
     """
     target = refuse(path, forbid)
@@ -105,6 +106,8 @@ def write(
         _rename(temporary, target, hidden)
     except OzgraphError:
         raise
+    except ir.serde.SerdeError as error:  # such as text that is not UTF-8, which reading lets through
+        raise ModelError(f"the model cannot be written: {root_cause(error)}; export it anew") from None
     except OSError as error:
         raise UsageError(
             f"{os.fspath(path)}: cannot be written ({error.strerror or error}); free some space or give another path"
@@ -135,6 +138,7 @@ def weight_bytes(model: ir.Model) -> int:
 def _save(model: ir.Model, path: str, external: bool, progress: Progress | None) -> None:
     """Write ``model``, which is the same afterwards, to ``path``."""
     restore: list[tuple[ir.Node, ir.Attr]] = []
+    small: list[tuple[ir.Value, ir.ExternalTensor]] = []
     total, written = weight_bytes(model), 0
 
     def count(tensor: ir.TensorProtocol, _: object = None) -> None:
@@ -151,6 +155,9 @@ def _save(model: ir.Model, path: str, external: bool, progress: Progress | None)
                     restore.append((node, attribute))
                     node.attributes[attribute.name] = ir.AttrTensor(attribute.name, embedded(attribute.value))
         if external:
+            for value, tensor in _small_external(model):
+                small.append((value, tensor))
+                value.const_value = embedded(tensor)
             data = os.path.basename(path) + ".data"
             ir.save(model, path, external_data=data, size_threshold_bytes=_SMALL, callback=count)
         else:
@@ -159,6 +166,18 @@ def _save(model: ir.Model, path: str, external: bool, progress: Progress | None)
     finally:
         for node, attribute in restore:
             node.attributes[attribute.name] = attribute
+        for value, tensor in small:
+            value.const_value = tensor
+
+
+def _small_external(model: ir.Model) -> list[tuple[ir.Value, ir.ExternalTensor]]:
+    """External weights that go inside the file, which onnx_ir would unmap although others still look at them."""
+    return [
+        (value, value.const_value)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor) and value.const_value.nbytes <= _SMALL
+    ]
 
 
 def _rename(temporary: str, target: str, hidden: str) -> None:

@@ -40,24 +40,24 @@ class Dims(Unifier):
         self.reasons: list[Reason] = []
         self._reason_ids: dict[Reason, int] = {}
         self._frozen = np.full(1024, NOTHING, dtype=np.int32)
-        self._any_frozen = False
-        self._bases: Ids = np.empty(0, dtype=np.int64)
+        self._bases: Ids = np.full(64, NOTHING, dtype=np.int64)
+        self._held: dict[Atom, bool] = {}  # atoms with frozen slots -> whether all of them are
         self._expanded: dict[int, tuple[Dim, Ids]] = {}
 
     def _made(self, atom: Atom) -> None:
-        if self.total > len(self._frozen):
-            grown = np.full(max(self.total, 2 * len(self._frozen)), NOTHING, dtype=np.int32)
-            grown[: len(self._frozen)] = self._frozen
-            self._frozen = grown
+        if self.total >= len(self._frozen):  # one spare at the end, which NOTHING indexes
+            self._frozen = _with_room(self._frozen, self.total + 1)
+        if len(self.atoms) > len(self._bases):
+            self._bases = _with_room(self._bases, len(self.atoms))
+        self._bases[len(self.atoms) - 1] = atom.base
 
     def _bound(self, atom: Atom, dim: Dim) -> None:
         self._expanded.clear()
-        if self._any_frozen:
+        if atom in self._held:
             held = self._frozen[atom.base : atom.base + atom.size]
-            if held.max() >= 0:
-                table = self.ids(dim, frozen=True)
-                for reason in np.unique(held[held >= 0]):
-                    self._freeze_ids(table[held == reason], int(reason))
+            table = self.ids(dim, frozen=True)
+            for reason in np.unique(held[held >= 0]):
+                self._freeze_ids(table[held == reason], int(reason))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -67,9 +67,8 @@ class Dims(Unifier):
         Frozen slots read as :data:`NOTHING` unless ``frozen`` asks for them.
         """
         table = self._expand(dim)
-        if frozen or not self._any_frozen or not table.size:
+        if frozen or not self._held or not table.size:
             return table
-        # NOTHING indexes the last element, which is never a slot's (the array keeps one spare).
         return np.where((table >= 0) & (self._frozen[table] < 0), table, NOTHING)
 
     def _expand(self, dim: Dim) -> Ids:
@@ -90,9 +89,7 @@ class Dims(Unifier):
 
     def owners(self, slots: Ids) -> Ids:
         """For every slot id, the index of its atom in :attr:`atoms`."""
-        if len(self._bases) != len(self.atoms):
-            self._bases = np.array([atom.base for atom in self.atoms], dtype=np.int64)
-        owners: Ids = np.searchsorted(self._bases, slots, side="right") - 1
+        owners: Ids = np.searchsorted(self._bases[: len(self.atoms)], slots, side="right") - 1
         return owners
 
     # -- freezing --------------------------------------------------------------------------------------------------
@@ -101,9 +98,10 @@ class Dims(Unifier):
         """Hold back every slot that the positions of ``dim`` need (all positions by default)."""
         top = resolve(dim)
         if positions is None and isinstance(top, Atom):
-            held = self._frozen[top.base : top.base + top.size]
-            held[held < 0] = self._reason(reason)
-            self._any_frozen = True
+            if not self._held.get(top):
+                held = self._frozen[top.base : top.base + top.size]
+                held[held < 0] = self._reason(reason)
+                self._held[top] = True
             return
         table = self._expand(top)
         self._freeze_ids(table if positions is None else table[positions], self._reason(reason))
@@ -125,7 +123,9 @@ class Dims(Unifier):
         slots = slots[self._frozen[slots] < 0]
         if slots.size:
             self._frozen[slots] = reason
-            self._any_frozen = True
+            for number in np.unique(self.owners(slots)).tolist():
+                atom = self.atoms[number]
+                self._held[atom] = not self.free_slots(atom).any()
 
     def frozen_reason(self, slots: Ids) -> npt.NDArray[np.int32]:
         """Index into :attr:`reasons` for each slot id, -1 where it is free."""
@@ -134,6 +134,13 @@ class Dims(Unifier):
     def free_slots(self, atom: Atom) -> Mask:
         """Which slots of ``atom`` may go."""
         return self._frozen[atom.base : atom.base + atom.size] < 0
+
+    def free_atoms(self) -> set[Atom]:
+        """The unbound atoms with a slot that may go."""
+        if not self.atoms:
+            return set()
+        free = np.logical_or.reduceat(self._frozen[: self.total] < 0, self._bases[: len(self.atoms)])
+        return {atom for atom, any_free in zip(self.atoms, free.tolist(), strict=True) if any_free and not atom.bound}
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -228,6 +235,11 @@ class Dims(Unifier):
                     self.freeze_slots(bad, reason)
             if not changed:
                 return max(before, len(violated))
+
+
+def _with_room(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """``array`` grown to ``size`` elements, or to twice what it has."""
+    return np.concatenate((array, np.full(max(size, 2 * len(array)) - len(array), NOTHING, dtype=array.dtype)))
 
 
 def _origin_names(origin: Any) -> tuple[str, str]:

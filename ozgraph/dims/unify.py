@@ -133,7 +133,8 @@ class Unifier:
 
     def _bind_to_one(self, dim: Dim) -> None:
         for atom in self.atoms_of(dim):
-            self._bind(atom, ONE)
+            if atom.size == 1:  # behind one position of a longer dim it stays what it is; certification sees to it
+                self._bind(atom, ONE)
 
     def _occurs(self, atom: Atom, dim: Dim) -> bool:
         stack = [dim]

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
 from ozgraph.frontends import dynamic, safety, sampling
 from ozgraph.frontends.normal_form import normalise, translated
@@ -94,6 +95,7 @@ class OnnxOrigin:
     files: frozenset[str] = frozenset()
 
 
+@collector_paused()
 def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Read an ONNX model for analysis; neither ``source`` nor any file is changed, and no weight is read.
 
@@ -120,7 +122,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         varying = _variability(skeleton, declared, inferred)
         origin = OnnxOrigin(model, path, dims=dict(declared.dims), samples=samples)
         origin.files = frozenset(files | ({os.path.realpath(path)} if path else set()))
-        origin.external = any(isinstance(tensor, ir.ExternalTensor) for tensor in _tensors(model))
+        origin.external = bool(files)
         return _build(origin, inferred[0], varying, skeleton, where)
 
 

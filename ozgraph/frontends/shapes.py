@@ -6,6 +6,7 @@ node by node, with the arithmetic evaluated. Weights take part as typed inputs; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -50,8 +51,8 @@ class Inferred:
         shape = self.shapes.get(name)
         if shape is None:
             return None
-        sizes = tuple(extent for extent in shape if isinstance(extent, int))
-        return sizes if len(sizes) == len(shape) else None
+        sizes = [extent for extent in shape if isinstance(extent, int)]
+        return tuple(sizes) if len(sizes) == len(shape) else None
 
     def complete(self, name: str) -> bool:
         """Whether every size of ``name`` is a number."""
@@ -91,22 +92,21 @@ class Skeleton:
     def _add_initializer(self, proto: onnx.GraphProto, value: ir.Value) -> None:
         tensor = value.const_value
         assert tensor is not None and value.name is not None
-        if tensor.dtype == ir.DataType.STRING:
-            _add_input(proto, value.name, tensor.dtype.value, tuple(int(extent) for extent in tensor.shape.numpy()))
-            return
-        whole = tensor.dtype in _INTEGERS
-        if tensor.size <= (arithmetic.MOST_ELEMENTS if whole else _MOST_FLOATS) and tensor.dtype.bitwidth >= 8:
+        dtype, sizes = tensor.dtype, tensor.shape.numpy()
+        whole = dtype in _INTEGERS
+        most = arithmetic.MOST_ELEMENTS if whole else _MOST_FLOATS
+        if dtype != ir.DataType.STRING and math.prod(sizes) <= most and dtype.bitwidth >= 8:
             elements = tensor.numpy()
             self.constants[value.name] = elements
             if whole:
                 self.integers[value.name] = elements
             kept = proto.initializer.add()
             kept.name = value.name
-            kept.data_type = tensor.dtype.value
+            kept.data_type = dtype.value
             kept.dims.extend(elements.shape)
             kept.raw_data = tensor.tobytes()
             return
-        _add_input(proto, value.name, tensor.dtype.value, tuple(tensor.shape.numpy()))
+        _add_input(proto, value.name, dtype.value, tuple(sizes))
 
     def bound(self, sizes: Sizes, *, with_output_shapes: bool = False) -> onnx.ModelProto:
         """The weightless model with its inputs at ``sizes``."""

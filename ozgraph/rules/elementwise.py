@@ -76,8 +76,13 @@ def _dropout(op: Op) -> Spec:
     return Spec((spec.operands[0], *(None for _ in op.inputs[1:])), spec.results)
 
 
+def _kept(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """What comes in; the mask, the second result, is true whatever that is."""
+    return UNKNOWN if result else uniform(op, states, result, axis)
+
+
 _DROPOUT = parse("... -> ..., ...")
-register("Dropout", Rule(_dropout, uniform, text="... -> ..., ..."))
+register("Dropout", Rule(_dropout, _kept, text="... -> ..., ..."))
 
 
 def _cast_like(op: Op) -> Spec:

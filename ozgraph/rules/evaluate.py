@@ -24,12 +24,22 @@ def evaluate(op: Op, states: Sequence[Slots], result: int) -> Array | None:
     call = _CALLS.get(op)
     if call is None:
         call = _CALLS[op] = _Call(op)
-    if all(state.size == 1 for state in states):
-        # NaN is not equal to itself and would never be found again.
-        key = tuple(None if np.isnan(state[0]) else float(state[0]) for state in states)
-        number = _scalar(call, key, result)
-        return None if number is None else np.array([number])
-    return _run(call, states, result)
+    length = max(state.size for state in states)
+    columns = list(zip(*(_numbers(state) * (length if state.size == 1 else 1) for state in states), strict=True))
+    distinct = set(columns)
+    if len(distinct) > _FEW:
+        return _run(call, states, result)
+    known = {column: _scalar(call, column, result) for column in distinct}
+    return None if None in known.values() else np.array([known[column] for column in columns], dtype=np.float64)
+
+
+def _numbers(state: Slots) -> list[float | None]:
+    # NaN is not equal to itself and would never be found again.
+    return [None if number != number else number for number in state.tolist()]
+
+
+_FEW = 4
+"""So many different slots are looked up one by one: mostly they are zero, one, or unknown, and seen before."""
 
 
 class _Call:

@@ -65,8 +65,11 @@ def _over_last_axes(reduction: Reduction) -> Describe:
         names = letters("a", rank)
         # Scale and bias broadcast to the normalised axes, aligned on the right.
         affine = [None if value is None else names[rank - value.rank :] for value in op.inputs[1:]]
-        over = {f"a{number}": reduction for number in range(first, rank)}
-        return Spec((names, *affine), (names, *(None for _ in op.outputs[1:])), reduced=over)
+        over = [f"a{number}" for number in range(first, rank)]
+        axes = (names, *affine), (names, *(None for _ in op.outputs[1:]))
+        if reduction is Reduction.RMS and any(value is not None for value in op.outputs[1:]):
+            return Spec(*axes, frozen=dict.fromkeys(over, "the statistics over it are a result of their own"))
+        return Spec(*axes, reduced=dict.fromkeys(over, reduction))
 
     return describe
 
@@ -191,19 +194,22 @@ def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
     assert source is not None and source.dtype is not None
     axes = range(_normalized_from(op), source.rank)
     epsilon = float(op.attributes.get("epsilon", 1e-5))
-    edit.replace(
-        *decomposed(
-            edit,
-            source.name,
-            axes,
-            before,
-            after,
-            dtype=source.dtype,
-            gamma=op.input(1),
-            beta=op.input(2),
-            epsilon=epsilon,
-        )
+    steps = decomposed(
+        edit,
+        source.name,
+        axes,
+        before,
+        after,
+        dtype=source.dtype,
+        gamma=op.input(1),
+        beta=op.input(2),
+        epsilon=epsilon,
     )
+    # The mean and one over the deviation may be results of their own.
+    for value, operator, part in zip(op.outputs[1:], ("Identity", "Reciprocal"), ("mu", "std"), strict=False):
+        if value is not None:
+            steps.append(NewOp(operator, (edit.rename(part),), (value.name,)))
+    edit.replace(*steps)
 
 
 register(

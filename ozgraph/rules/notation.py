@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ozgraph.errors import RuleError
@@ -75,7 +75,7 @@ Axes = tuple[Axis, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A parsed rule line.
+    """A parsed rule line, known by its text.
 
     Attributes:
         text: as written.
@@ -83,8 +83,8 @@ class Pattern:
     """
 
     text: str
-    operands: tuple[tuple[Term, ...], ...]
-    results: tuple[tuple[Term, ...], ...]
+    operands: tuple[tuple[Term, ...], ...] = field(compare=False)
+    results: tuple[tuple[Term, ...], ...] = field(compare=False)
 
 
 _TOKEN = re.compile(r"\s*(?:(->)|(\.\.\.)|(\*?[A-Za-z][A-Za-z0-9]*)|(1)|(_)|([(),+]))")

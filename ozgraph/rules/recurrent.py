@@ -14,6 +14,9 @@ from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
+_CELL_ACTIVATIONS: dict[str, tuple[int, tuple[int, ...]]] = {"LSTM": (3, (1, 2)), "GRU": (2, (1,)), "RNN": (1, (0,))}
+"""Activations a direction, and which of them make the state (the others are gates): zero must stay zero there."""
+
 
 def _named(*names: str | tuple[str, ...]) -> Axes:
     return tuple(Product(name) if isinstance(name, tuple) else Letter(name) for name in names)
@@ -70,9 +73,8 @@ def _hidden(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> S
     known = {"tanh", "sigmoid", "relu"}
     if any(name.lower() not in known for name in op.attributes.get("activations", ())):
         return UNKNOWN
-    if op.type == "LSTM" and any(name.lower() == "sigmoid" for name in op.attributes.get("activations", ())[1::3]):
-        return UNKNOWN
-    if op.type == "RNN" and any(name.lower() == "sigmoid" for name in op.attributes.get("activations", ())):
+    each, cells = _CELL_ACTIVATIONS[op.type]
+    if any(name.lower() == "sigmoid" for cell in cells for name in op.attributes.get("activations", ())[cell::each]):
         return UNKNOWN
     zero = np.array([True])
     # Peepholes multiply the cell state, which is zero; the sequence's own states do not carry hidden units.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, uniform, vanishing
-from ozgraph.rules.notation import One, Product
+from ozgraph.rules.notation import One, Product, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Rule, Spec, letters, line, need_shape
+from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, letters, line, need_shape
 
 
 def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
@@ -19,7 +20,18 @@ def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> 
     return uniform(op, states, result, axis)
 
 
-register("MaxPool", line("n c *s -> n c *t, n c *t", transfer=uniform))
+_MAX_POOL = parse("n c *s -> n c *t, n c *t")
+
+
+def _max_pool(op: Op) -> Spec:
+    spec = from_pattern(_MAX_POOL, op)
+    if len(op.outputs) > 1 and op.outputs[1] is not None:
+        why = "the indices that it returns count positions in the whole tensor"
+        return replace(spec, frozen={"n": why, "c": why})
+    return spec
+
+
+register("MaxPool", Rule(_max_pool, uniform, text="n c *s -> n c *t, n c *t"))
 register("LpPool", line("n c *s -> n c *t", transfer=vanishing))
 register("AveragePool", line("n c *s -> n c *t", transfer=_average))
 

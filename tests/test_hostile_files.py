@@ -1,0 +1,51 @@
+"""Damaged files through the command line: exit 0, 1 or 2, and nothing else happens."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fuzz.damage import DAMAGES, damaged
+from models.building import Net
+from ozgraph.cli import run as command_line
+
+SLICE = 80
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc are Linux's")
+@pytest.mark.parametrize("first", range(0, SLICE, 40))
+def test_a_damaged_file_ends_in_an_exit_status_and_leaves_nothing(first: int) -> None:
+    from fuzz.hostile import files
+
+    found = files(1, first, first + 40)
+    assert not found["failures"], found["failures"]
+    assert sum(found["counts"].values()) == 80
+
+
+def test_every_kind_of_damage_is_done(tmp_path: Path) -> None:
+    done = {kind for number in range(150) for kind in damaged([0, number], tmp_path)[0].split(": ")[1].split(", ")}
+    assert done >= set(DAMAGES)
+
+
+@pytest.mark.parametrize("number", [223, 409, 426])
+def test_a_shape_of_another_rank_than_the_operator_takes_is_no_internal_error(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, content = damaged([0, number], tmp_path)
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    assert command_line(["analyze", str(tmp_path / "model.onnx")]) in (0, 2)
+    assert "internal error" not in capsys.readouterr().err
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net("text")
+    model = net.build(net.linear(net.op("Relu", net.linear(net.input("x", (2, 6)), 6, 12)), 12, 5))
+    content = model.SerializeToString().replace(b"ozgraph-tests", b"ozgraph\xadtests")
+    (tmp_path / "bad.onnx").write_bytes(content)
+    half = ["-o", str(tmp_path / "small.onnx"), "--target-params", "0.4"]
+    assert command_line(["prune", str(tmp_path / "bad.onnx"), *half]) == 2
+    assert "internal error" not in capsys.readouterr().err
+    assert not (tmp_path / "small.onnx").exists()
