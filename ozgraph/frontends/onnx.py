@@ -6,6 +6,7 @@ Importing this module imports onnx and onnx_ir; import it where a model is about
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +163,9 @@ def _read(source: Source) -> tuple[ir.Model, str | None, str]:
         raise UsageError(f"cannot load a {type(source).__name__}; give a path, bytes, a ModelProto or an onnx_ir.Model")
     with translated(where, "checking it"):
         safety.check_proto(proto, where)
-    with translated(where, "reading it"):
+    with translated(where, "reading it"), warnings.catch_warnings():
+        # What onnx_ir warns of (keys of external data that it does not know) is nothing that a user could act on.
+        warnings.filterwarnings("ignore", category=UserWarning, module="onnx_ir")
         model = ir.from_proto(proto)
     if path is not None:
         ir.external_data.set_base_dir(model.graph, os.path.dirname(path))
