@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.bound import Bound, Place, Site
+from ozgraph.passes.bound import Bound, Place, Site, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
+from ozgraph.rules.notation import Product
 from ozgraph.rules.rule import Reduction
 
 Start = Callable[[Value, int, Atom], Slots]
@@ -83,6 +84,7 @@ class Prover:
             return
         alike: dict[tuple[int, ...], list[tuple[Atom, dict[int, Slots]]]] = {}
         for atom, carried in self._carried(bound, bound.flows[position][axis], atoms).items():
+            self._drop_partial(bound, position, axis, atom, carried)
             if bound.rule.transfer is joined:
                 # Atom by atom, since every operand may bring others.
                 self._known[value, axis, atom] = meet(list(carried.values())) if carried else UNKNOWN
@@ -110,6 +112,23 @@ class Prover:
                     self.not_finite.setdefault(atom, []).append((bound, position, axis))
                     here = finite(here)
                 self._known[value, axis, atom] = here
+
+    def _drop_partial(self, bound: Bound, position: int, axis: int, atom: Atom, carried: dict[int, Slots]) -> None:
+        """Where an atom stands in several factors of a result axis, an operand speaks only if it has all of them.
+
+        In a row-major product, positions need the slot through either factor: x[g] tiled t times says nothing of the
+        positions that need it through t.
+        """
+        axes = bound.spec.results[position]
+        product = axes[axis] if axes is not None else None
+        if not carried or not isinstance(product, Product):
+            return
+        standing = {name for name in product.factors if atom in self._state.atoms_of(bound.env[name])}
+        if len(standing) > 1:
+            for operand in list(carried):
+                had = {name for entry in bound.spec.operands[operand] or () for name in letter_names(entry)}
+                if not standing <= had:
+                    del carried[operand]
 
     def _carried(self, bound: Bound, flows: Iterable[Place], atoms: Iterable[Atom]) -> dict[Atom, dict[int, Slots]]:
         """For each atom, the states of the operands that carry it to a result axis."""
