@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ozgraph
 from fuzz.damage import DAMAGES, damaged
 from models.building import Net
 from ozgraph.cli import run as command_line
@@ -49,3 +51,11 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert command_line(["prune", str(tmp_path / "bad.onnx"), *half]) == 2
     assert "internal error" not in capsys.readouterr().err
     assert not (tmp_path / "small.onnx").exists()
+
+
+def test_a_gather_that_reads_outside_its_axis_freezes_instead_of_crashing() -> None:
+    net = Net("outside")
+    x = net.op("Relu", net.linear(net.input("x", (4, 6)), 6, 8, name="fc1"))
+    x = net.op("Gather", x, net.const(np.array([0, 1 << 32], dtype=np.int64), "rows"), axis=1)
+    report = ozgraph.analyze(net.build(net.linear(x, 2, 3, name="fc2"))).report
+    assert "one of its indexes lies outside the axis that it reads" in {row.reason for row in report.frozen}

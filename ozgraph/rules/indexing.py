@@ -155,6 +155,8 @@ def _gather_indexes(op: Op) -> npt.NDArray[np.int64] | None:
     if known is None:
         return None
     size = need_shape(op.inputs[0], op)[_gather_axis(op)]
+    if known.size and (known.min() < -size or known.max() >= size):
+        raise RuleError("one of its indexes lies outside the axis that it reads")
     return np.where(known < 0, known + size, known).astype(np.int64)
 
 
