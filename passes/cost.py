@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -84,6 +84,11 @@ class CostModel:
             if letters and all(letter in stems or letter[0] in "*." for letter in letters):
                 terms.append(self._term([dim for letter in letters for dim in stems.get(letter, ())]))
         return terms
+
+    def products(self, terms: Iterable[Term]) -> Iterator[tuple[int, tuple[Dim, ...]]]:
+        """Terms spelt out: (factor, the dims whose sizes are multiplied)."""
+        for term in terms:
+            yield term.factor, tuple(self._dims[number] for number in term.dims)
 
     def sizes(self, removal: Removal) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """What is left of every dim."""

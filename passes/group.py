@@ -29,6 +29,7 @@ from ozgraph.rules.rule import Reduction
 
 PRODUCER = "producer"
 CONSUMER = "consumer"
+SLICE = "slice"
 
 _EXACTNESS = ("exact", "folded", "consumers", "rescaled")
 
@@ -98,7 +99,7 @@ class Group(Pass):
     @collector_paused()
     def run(self, state: State) -> bool:
         """Fill ``state.families``."""
-        roles = _Roles(state)
+        roles = Roles(state)
         sites = sites_by_atom(state)
         zeroed = {atom: roles.producers(atom) for atom in state.weight_atoms}
         verdicts = _judge(state, sites, zeroed, roles)
@@ -143,7 +144,7 @@ def _judge(
     state: State,
     sites: dict[Atom, list[Site]],
     zeroed: dict[Atom, list[tuple[Value, int]]],
-    roles: _Roles,
+    roles: Roles,
 ) -> dict[Atom, _Verdict]:
     """A verdict for every atom that can be made dead; the others freeze, with the reason."""
     first = _spare_what_must_not_be_zero(state, zeroed, roles)
@@ -182,7 +183,7 @@ def _judge(
     return verdicts
 
 
-def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: _Roles) -> Prover:
+def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: Roles) -> Prover:
     """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0)."""
     while True:
         prover = Prover(state, _zero_at(state, zeroed))
@@ -239,7 +240,7 @@ def _freeze(state: State, atom: Atom, site: Site) -> None:
     state.dims.freeze(atom, Reason(what, site.op.operator, site.op.name))
 
 
-class _Roles:
+class Roles:
     """Which weight axes produce the slots of data and which consume them, through arithmetic on weights alone."""
 
     def __init__(self, state: State) -> None:
@@ -281,6 +282,15 @@ class _Roles:
             value = bound.op.inputs[operand]
             if value is not None and operand not in bound.rule.statistics:
                 self._produces.update(self.sources(value, axis))
+
+    def of(self, value: Value, axis: int) -> str:
+        """What a weight axis is to the slots that it carries."""
+        if (value, axis) in self._produces:
+            return PRODUCER
+        bound = [(self._state.bound.get(op), operand) for op, operand in value.uses]
+        if all(application is not None and operand in application.rule.statistics for application, operand in bound):
+            return SLICE
+        return CONSUMER
 
     def producers(self, atom: Atom) -> list[tuple[Value, int]]:
         """The weight axes whose slices make the atom's slots."""

@@ -75,11 +75,12 @@ def _family_row(state: State, family: Family) -> FamilyRow:
         parameters_per_slot=parameters,
         macs_per_slot=macs,
         members=tuple(MemberRow(member.value.name, member.axis, member.role) for member in family.members),
-        inactive=_why_inactive(family),
+        inactive=why_inactive(family),
     )
 
 
-def _why_inactive(family: Family) -> str | None:
+def why_inactive(family: Family) -> str | None:
+    """Why a default run leaves a family alone; None when it does not."""
     if family.held is not None:
         return family.held
     if family.active:

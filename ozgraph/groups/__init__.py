@@ -1,0 +1,23 @@
+"""Groups as plain data: what a training runtime reads, with neither a graph nor torch in it."""
+
+from ozgraph.groups.family import CONSUMER, PRODUCER, SLICE, FamilyGroups, Occurrence
+from ozgraph.groups.groups import Cost, Groups, Tensor
+from ozgraph.groups.pattern import ABSENT, Pattern, patterns_of
+from ozgraph.groups.polynomial import Count, Polynomial, total
+
+__all__ = [
+    "ABSENT",
+    "CONSUMER",
+    "PRODUCER",
+    "SLICE",
+    "Cost",
+    "Count",
+    "FamilyGroups",
+    "Groups",
+    "Occurrence",
+    "Pattern",
+    "Polynomial",
+    "Tensor",
+    "patterns_of",
+    "total",
+]

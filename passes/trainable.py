@@ -1,0 +1,177 @@
+"""Write what analysis found as :class:`~ozgraph.groups.Groups`: plain data for a training runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ozgraph.dims import Atom, Dim, Ids, Prod, Sum, Take, resolve
+from ozgraph.graph import Value
+from ozgraph.groups import (
+    ABSENT,
+    Cost,
+    Count,
+    FamilyGroups,
+    Groups,
+    Occurrence,
+    Polynomial,
+    Tensor,
+    patterns_of,
+    total,
+)
+from ozgraph.passes.cost import samples
+from ozgraph.passes.group import Family, Roles
+from ozgraph.passes.state import State
+from ozgraph.passes.summary import why_inactive
+
+Named = Callable[[Value], Tensor]
+
+
+def groups_of(state: State, tensor: Named | None = None) -> Groups:
+    """The families of an analysed model, with no graph in them.
+
+    Args:
+        tensor: what to say of a weight; by default all of them are trainable.
+    """
+    assert state.cost is not None
+    said = tensor if tensor is not None else _plain
+    roles = Roles(state)
+    families = tuple(_family(state, family, roles) for family in state.families)
+    occupied = dict.fromkeys(value for family in state.families for value, _ in family.slices)
+    return Groups(state.graph.name, families, {value.name: said(value) for value in occupied}, _cost(state))
+
+
+def _plain(value: Value) -> Tensor:
+    return Tensor(value.shape or ())
+
+
+def _family(state: State, family: Family, roles: Roles) -> FamilyGroups:
+    free = state.dims.free_slots(family.atom)
+    return FamilyGroups(
+        family.id,
+        family.dim,
+        family.atom.size,
+        tuple(np.flatnonzero(~free).tolist()),
+        family.exactness,
+        family.active and family.held is None,
+        why_inactive(family),
+        tuple(other.id for other in family.overlaps),
+        tuple(
+            occurrence
+            for value, axis in family.slices
+            for occurrence in _occurrences(state, family, value, axis, roles.of(value, axis))
+        ),
+    )
+
+
+def _occurrences(state: State, family: Family, value: Value, axis: int, role: str) -> Iterable[Occurrence]:
+    """One for every column of an axis in which slots of the family stand: usually one."""
+    atom = family.atom
+    zeroed = any(member.value is value and member.axis == axis for member in family.members)
+    table = state.dims.ids(state.axes[value][axis], frozen=True)
+    for column in table.T:
+        here = (column >= atom.base) & (column < atom.base + atom.size)
+        if not here.any():
+            continue
+        slots: Ids = np.where(here, column - atom.base, ABSENT)
+        patterns = patterns_of(slots)
+        yield Occurrence(
+            value.name,
+            axis,
+            role,
+            zeroed,
+            len(slots),
+            patterns,
+            slots if patterns is None else None,
+        )
+
+
+class _Counting:
+    """Sizes of dims as polynomials in counts of kept slots."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._families = {family.atom: number for number, family in enumerate(state.families)}
+        self._numbers: dict[Count, int] = {}
+        self._known: dict[Dim, Polynomial] = {}
+
+    @property
+    def counts(self) -> tuple[Count, ...]:
+        return tuple(self._numbers)
+
+    def _count(self, count: Count) -> Polynomial:
+        return Polynomial.count(self._numbers.setdefault(count, len(self._numbers)))
+
+    def size(self, dim: Dim) -> Polynomial:
+        """How many positions of ``dim`` are kept."""
+        top = resolve(dim)
+        known = self._known.get(top)
+        if known is None:
+            known = self._known[top] = self._size(top)
+        return known
+
+    def _size(self, dim: Dim) -> Polynomial:
+        if isinstance(dim, Atom):
+            number = self._families.get(dim)
+            return Polynomial.constant(dim.size) if number is None else self._count(Count(number))
+        if isinstance(dim, Sum):
+            return total(self.size(part) for part in dim.parts)
+        if isinstance(dim, Prod):
+            product = Polynomial.constant(1)
+            for factor in dim.factors:
+                product = product * self.size(factor)
+            return product
+        assert isinstance(dim, Take)
+        return self._taken(dim)
+
+    def _taken(self, dim: Take) -> Polynomial:
+        """Positions by the families that they need slots of, as a product where they need several."""
+        table = self._state.dims.ids(dim)
+        owners = np.full(table.shape, ABSENT, dtype=np.int64)
+        for atom, number in self._families.items():
+            owners[(table >= atom.base) & (table < atom.base + atom.size)] = number
+        needed = np.sort(owners, axis=1)
+        parts: list[Polynomial] = []
+        for signature in np.unique(needed, axis=0):
+            rows = (needed == signature).all(axis=1)
+            families = signature[signature >= 0].tolist()
+            if len(families) == 1:
+                parts.append(self._weighted(families[0], table[rows][owners[rows] >= 0]))
+            else:
+                parts.append(self._crossed(families, int(rows.sum())))
+        return total(parts)
+
+    def _weighted(self, number: int, slots: Ids) -> Polynomial:
+        atom = self._state.families[number].atom
+        weights = np.bincount(slots - atom.base, minlength=atom.size)
+        if (weights == weights[0]).all():
+            return self._count(Count(number)) * int(weights[0])
+        return self._count(Count(number, tuple(weights.tolist())))
+
+    def _crossed(self, numbers: list[int], positions: int) -> Polynomial:
+        """Positions that need a slot of each of several families: every combination, or they count as kept."""
+        product = Polynomial.constant(1)
+        for number in numbers:
+            product = product * self._count(Count(number))
+        repeats, rest = divmod(positions, math.prod(self._state.families[number].atom.size for number in numbers))
+        return Polynomial.constant(positions) if rest else product * repeats
+
+
+def _cost(state: State) -> Cost:
+    assert state.cost is not None
+    counting = _Counting(state)
+
+    def summed(terms: Iterable[tuple[int, tuple[Dim, ...]]]) -> Polynomial:
+        parts = []
+        for factor, dims in terms:
+            product = Polynomial.constant(factor)
+            for dim in dims:
+                product = product * counting.size(dim)
+            parts.append(product)
+        return total(parts)
+
+    parameters = summed(state.cost.products(state.cost.parameter_terms))
+    macs = summed(state.cost.products(state.cost.mac_terms))
+    return Cost(counting.counts, parameters, macs, samples(state))
