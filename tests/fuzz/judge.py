@@ -119,7 +119,7 @@ def compared(made: Made) -> Verdict:
 def _broken_promise(state: State) -> Verdict | None:
     """Families that elimination gave back, and chosen slots that the prover does not find dead."""
     if state.given_back:
-        return Verdict(GIVEN_BACK, "; ".join(f"{row.dim}: {row.reason}" for row in state.given_back))
+        return Verdict(GIVEN_BACK, "; ".join(f"{row.reason}" for row in state.given_back))
     for family in state.families:
         stayed = state.chosen.mask(family.atom) & ~state.removed.mask(family.atom)
         if stayed.any():
@@ -151,7 +151,7 @@ def _verified(made: Made) -> Verdict | None:
     except Exception as error:
         return Verdict(UNVERIFIED, f"{type(error).__name__}: {error}")
     if result.state.given_back:
-        return Verdict(UNVERIFIED, "; ".join(f"{row.dim}: {row.reason}" for row in result.state.given_back))
+        return Verdict(UNVERIFIED, "; ".join(f"{row.reason}" for row in result.state.given_back))
     return None
 
 
