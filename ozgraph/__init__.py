@@ -14,9 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ozgraph.api import Target, analyze, bench, eliminate, load, prune, verify
+    from ozgraph.api import analyze, bench, eliminate, load, prune, verify
     from ozgraph.errors import OzgraphError
     from ozgraph.graph import Graph
+    from ozgraph.target import Target
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,7 @@ __all__ = [
 _HOMES = {
     "Graph": "ozgraph.graph",
     "OzgraphError": "ozgraph.errors",
-    "Target": "ozgraph.api",
+    "Target": "ozgraph.target",
     "analyze": "ozgraph.api",
     "bench": "ozgraph.api",
     "eliminate": "ozgraph.api",

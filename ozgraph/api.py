@@ -19,11 +19,12 @@ from ozgraph.passes.manager import Pass, Pipeline, Progress, as_pass, insert
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.saliency import Criterion
-from ozgraph.passes.select import Select, Target
+from ozgraph.passes.select import Select
 from ozgraph.passes.state import State
 from ozgraph.passes.summary import analysis_report, prune_report
 from ozgraph.passes.verify import Verify
 from ozgraph.results import AnalysisReport, BenchReport, PruneReport, VerifyReport
+from ozgraph.target import Target
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -16,8 +16,9 @@ from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.group import Family
 from ozgraph.passes.manager import Pass, Progress
 from ozgraph.passes.prove_dead import ProveDead
-from ozgraph.passes.select import Select, Target
+from ozgraph.passes.select import Select
 from ozgraph.passes.state import Mask, Removal, State
+from ozgraph.target import Target
 
 _STEPS = 6
 """Bisection steps: the MACs of the answer are within 1/64 of the range."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -17,37 +16,11 @@ from ozgraph.passes.group import Family
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.saliency import Criterion, Scores, criterion
 from ozgraph.passes.state import Mask, Removal, State
+from ozgraph.target import Target
 
 _WIDE = 32
 """From this many slots on a family is rounded by default."""
 _ROUND = 8
-
-
-@dataclass(frozen=True)
-class Target:
-    """How much to remove, as a fraction of the original: exactly one of the three.
-
-    Attributes:
-        groups: of all groups of active families.
-        parameters: of all floating-point weights.
-        macs: of all multiply-accumulates.
-        latency: of the time in onnxruntime; the caller bisects with it.
-    """
-
-    groups: float | None = None
-    parameters: float | None = None
-    macs: float | None = None
-    latency: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) != 1:
-            raise UsageError(
-                f"a target names exactly one of groups, parameters, macs and latency, got {', '.join(given) or 'none'}"
-            )
-        for name, value in given.items():
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value < 1):
-                raise UsageError(f"the target is the fraction removed, from 0 up to but without 1; got {name}={value}")
 
 
 @dataclass(frozen=True)
@@ -238,7 +211,7 @@ def _protected(state: State, scored: dict[Family, Scores]) -> set[int]:
     seen: set[int] = set()
     for axes in state.axes.values():
         for dim in axes:
-            if id(dim) in seen or not _is_partial(dim) or not state.atoms_of(dim):
+            if id(dim) in seen or not is_partial(dim) or not state.atoms_of(dim):
                 continue
             seen.add(id(dim))
             table = state.dims.ids(dim)
@@ -250,7 +223,7 @@ def _protected(state: State, scored: dict[Family, Scores]) -> set[int]:
     return protected
 
 
-def _is_partial(dim: object) -> bool:
+def is_partial(dim: object) -> bool:
     """Whether an axis may see only some of an atom's slots."""
     from ozgraph.dims import Dim
 

@@ -23,6 +23,7 @@ from ozgraph.groups import (
 )
 from ozgraph.passes.cost import samples
 from ozgraph.passes.group import Family, Roles
+from ozgraph.passes.select import is_partial
 from ozgraph.passes.state import State
 from ozgraph.passes.summary import why_inactive
 
@@ -38,7 +39,8 @@ def groups_of(state: State, tensor: Named | None = None) -> Groups:
     assert state.cost is not None
     said = tensor if tensor is not None else _plain
     roles = Roles(state)
-    families = tuple(_family(state, family, roles) for family in state.families)
+    keep = _keep_one(state)
+    families = tuple(_family(state, family, roles, keep.get(family, {})) for family in state.families)
     occupied = dict.fromkeys(value for family in state.families for value, _ in family.slices)
     return Groups(state.graph.name, families, {value.name: said(value) for value in occupied}, _cost(state))
 
@@ -47,7 +49,7 @@ def _plain(value: Value) -> Tensor:
     return Tensor(value.shape or ())
 
 
-def _family(state: State, family: Family, roles: Roles) -> FamilyGroups:
+def _family(state: State, family: Family, roles: Roles, keep: Iterable[tuple[int, ...]]) -> FamilyGroups:
     free = state.dims.free_slots(family.atom)
     return FamilyGroups(
         family.id,
@@ -63,6 +65,7 @@ def _family(state: State, family: Family, roles: Roles) -> FamilyGroups:
             for value, axis in family.slices
             for occurrence in _occurrences(state, family, value, axis, roles.of(value, axis))
         ),
+        tuple(keep),
     )
 
 
@@ -86,6 +89,32 @@ def _occurrences(state: State, family: Family, value: Value, axis: int, role: st
             patterns,
             slots if patterns is None else None,
         )
+
+
+def _keep_one(state: State) -> dict[Family, dict[tuple[int, ...], None]]:
+    """For every axis that sees only some slots of a family, those slots: one of them has to stay.
+
+    Where a position needs slots of several families, one position stands for the axis and its slots stay.
+    """
+    found: dict[Family, dict[tuple[int, ...], None]] = {}
+    by_atom = {family.atom: family for family in state.families}
+    seen: set[Dim] = set()
+    for axes in state.axes.values():
+        for dim in map(resolve, axes):
+            if dim in seen or not is_partial(dim) or not state.atoms_of(dim):
+                continue
+            seen.add(dim)
+            table = state.dims.ids(dim)
+            if (table < 0).all(axis=1).any():
+                continue  # a position that needs nothing stays anyway
+            involved = [atom for atom in state.atoms_of(dim) if atom in by_atom]
+            alone = len(involved) == 1 and table.shape[1] == 1
+            rows = table if alone else table[:1]
+            for atom in involved:
+                slots = np.unique(rows[(rows >= atom.base) & (rows < atom.base + atom.size)]) - atom.base
+                if 0 < len(slots) < atom.size:
+                    found.setdefault(by_atom[atom], {})[tuple(slots.tolist())] = None
+    return found
 
 
 class _Counting:

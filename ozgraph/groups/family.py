@@ -99,6 +99,7 @@ class FamilyGroups:
         inactive: why not, where it does not.
         overlaps: ids of the families that share a tensor axis with it.
         occurrences: every weight axis with its slots, zeroed or not.
+        keep_one: sets of slots of which one must stay, because some axis has no others.
     """
 
     id: str
@@ -110,6 +111,7 @@ class FamilyGroups:
     inactive: str | None
     overlaps: tuple[str, ...]
     occurrences: tuple[Occurrence, ...]
+    keep_one: tuple[tuple[int, ...], ...] = ()
 
     @property
     def free(self) -> npt.NDArray[np.bool_]:
@@ -135,6 +137,7 @@ class FamilyGroups:
             "inactive": self.inactive,
             "overlaps": list(self.overlaps),
             "occurrences": [occurrence.as_json() for occurrence in self.occurrences],
+            "keep_one": [list(slots) for slots in self.keep_one],
         }
 
     @classmethod
@@ -150,4 +153,5 @@ class FamilyGroups:
             None if data["inactive"] is None else str(data["inactive"]),
             tuple(str(other) for other in data["overlaps"]),
             tuple(map(Occurrence.from_json, data["occurrences"])),
+            tuple(tuple(int(slot) for slot in slots) for slots in data["keep_one"]),
         )

@@ -11,8 +11,9 @@ from onnx import numpy_helper
 
 from ozgraph.passes.group import Family
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.select import Select, Target
+from ozgraph.passes.select import Select
 from ozgraph.passes.state import Removal, State
+from ozgraph.target import Target
 
 NOTHING = Target(groups=0.0)
 """The target of a run in which :class:`HalfOfEveryFamily` chooses."""
