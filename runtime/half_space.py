@@ -74,9 +74,7 @@ class HSPG(Pruner):
             min_kept=min_kept,
         )
         if penalty < 0 or not 0 <= epsilon < 1:
-            raise UsageError(
-                f"penalty is at least 0 and epsilon from 0 up to but without 1, got {penalty} and {epsilon}"
-            )
+            raise UsageError(f"penalty is at least 0 and 0 <= epsilon < 1, got {penalty} and {epsilon}")
         whole = Schedule(start, end, 1).resolve(steps)
         first, last = whole.edges
         # The last tenth of the time is for what did not cross by itself.

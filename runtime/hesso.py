@@ -142,8 +142,8 @@ class HESSO(Pruner):
         super().load_state_dict(state)
         if list(state["edges"]) != list(self.schedule.edges):
             raise UsageError(
-                f"the state was saved under another schedule ({list(state['edges'])}); give the same steps, start, end and "
-                "periods"
+                f"the state was saved under another schedule ({list(state['edges'])}); give the same steps, start, "
+                "end and periods"
             )
         average = state["average"]
         self._average = None if average is None else average.to(self.layout.device, torch.float32)

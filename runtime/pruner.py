@@ -277,8 +277,8 @@ class Pruner:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(step {self.step}, {self.phase}, {int(self.gone.sum())} of {self.layout.total} groups "
-            f"zero, {int(self.decaying.sum())} decaying)"
+            f"{type(self).__name__}(step {self.step}, {self.phase}, {int(self.gone.sum())} of {self.layout.total} "
+            f"groups zero, {int(self.decaying.sum())} decaying)"
         )
 
 

@@ -26,7 +26,8 @@ def _rest(view: Tensor) -> tuple[int, ...]:
 def _squares(view: Tensor) -> Tensor:
     if view.dim() == 1:
         return view.float().square()
-    return torch.linalg.vector_norm(view, 2, dim=_rest(view), dtype=torch.float32).square()
+    norms: Tensor = torch.linalg.vector_norm(view, 2, dim=_rest(view), dtype=torch.float32)
+    return norms.square()
 
 
 def _absolutes(view: Tensor) -> Tensor:
@@ -178,6 +179,7 @@ class Mix:
             raise UsageError("a saliency needs at least one criterion")
 
     def __call__(self, measure: Measure) -> Tensor:
+        """The scores: [slots]."""
         total = torch.zeros(measure.layout.total, device=measure.layout.device)
         for named, weight in self.weights.items():
             criterion = CRITERIA[named] if isinstance(named, str) else named

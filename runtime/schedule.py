@@ -67,7 +67,7 @@ class Schedule:
                 "give fewer periods, or a later end"
             )
         length = (end - start) // self.periods
-        edges = tuple(start + length * number for number in range(self.periods)) + (end,)
+        edges = (*(start + length * number for number in range(self.periods)), end)
         return Periods(edges, self.shape)
 
 

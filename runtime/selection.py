@@ -93,9 +93,7 @@ class Selection:
     def __init__(self, layout: Layout, target: Target, limits: Limits) -> None:
         self.layout, self.target, self.limits = layout, target, limits
         if target.latency is not None:
-            raise UsageError(
-                "a latency is measured on a file: train for macs, or prune the exported file for a latency"
-            )
+            raise UsageError("a latency is measured on a file: train for macs, or prune the exported file for it")
         self._cost = layout.groups.cost
         self._before = self._cost.of(layout.groups.full)
         self.free: Mask = np.concatenate([family.free for family in layout.families])

@@ -23,7 +23,7 @@ class Zeroing:
     """Multiplies the slots of one set by a factor, and fills those of another with zero.
 
     What to touch is worked out when a set changes; a step then costs one multiplication or fill for every tensor that
-    has slots in it, and never reads anything back. A slot that is in no set is multiplied by exactly one, or not at all.
+    has slots in it, and never reads anything back. A slot in no set is multiplied by exactly one, or not at all.
     """
 
     def __init__(self, layout: Layout) -> None:
