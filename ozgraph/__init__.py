@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ozgraph.api import analyze, bench, eliminate, load, prune, verify
     from ozgraph.errors import OzgraphError
+    from ozgraph.frontends.torch import capture
     from ozgraph.graph import Graph
     from ozgraph.target import Target
 
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "analyze",
     "bench",
+    "capture",
     "eliminate",
     "load",
     "prune",
@@ -40,6 +42,7 @@ _HOMES = {
     "Target": "ozgraph.target",
     "analyze": "ozgraph.api",
     "bench": "ozgraph.api",
+    "capture": "ozgraph.frontends.torch",
     "eliminate": "ozgraph.api",
     "load": "ozgraph.api",
     "prune": "ozgraph.api",

@@ -46,12 +46,13 @@ _PATTERNS = {
 }
 
 
-def _describe(op: Op) -> Spec:
+def elementwise_spec(op: Op) -> Spec:
+    """All operands broadcast to the result."""
     return from_pattern(_PATTERNS[len(op.inputs)], op)
 
 
 def _elementwise(names: str, absorbing: tuple[int, ...] = ()) -> None:
-    register(names, Rule(_describe, pointwise(absorbing), text="..., ... -> ..."))
+    register(names, Rule(elementwise_spec, pointwise(absorbing), text="..., ... -> ..."))
 
 
 _elementwise(

@@ -79,13 +79,14 @@ _MATMUL = {
 }
 
 
-def _matmul(op: Op) -> Spec:
+def matmul_spec(op: Op) -> Spec:
+    """A matrix product with broadcast leading axes; operands of one axis are vectors."""
     left, right = op.inputs[0], op.inputs[1]
     vectors = (left is not None and left.rank == 1, right is not None and right.rank == 1)
     return from_pattern(_MATMUL[vectors], op)
 
 
-register("MatMul", Rule(_matmul, linear((0, 1)), macs="*", folds=_always, text="... m k, ... k n -> ... m n"))
+register("MatMul", Rule(matmul_spec, linear((0, 1)), macs="*", folds=_always, text="... m k, ... k n -> ... m n"))
 
 
 def einsum_pattern(equation: str, operands: int) -> str:
@@ -115,7 +116,8 @@ def einsum_pattern(equation: str, operands: int) -> str:
     return " , ".join(map(spaced, terms)) + " -> " + spaced(right)
 
 
-def _einsum(op: Op) -> Spec:
+def einsum_spec(op: Op) -> Spec:
+    """The axes of an Einsum, from its equation."""
     pattern = parse(einsum_pattern(str(op.attributes["equation"]), len(op.inputs)))
     spec = from_pattern(pattern, op)
     results = {axis for axes in spec.results for axis in axes or ()}
@@ -126,4 +128,4 @@ def _einsum(op: Op) -> Spec:
     return Spec(spec.operands, spec.results, reduced=dict.fromkeys(alone, Reduction.SUM))
 
 
-register("Einsum", Rule(_einsum, linear(range(8)), macs="*", text="its equation"))
+register("Einsum", Rule(einsum_spec, linear(range(8)), macs="*", text="its equation"))

@@ -73,7 +73,8 @@ def regroup(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     return segments
 
 
-def _reshaped(op: Op) -> Spec:
+def reshaped(op: Op) -> Spec:
+    """A row-major reshape of the first operand into the shape of the result."""
     before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
     if 0 in before or 0 in after:
         raise RuleError("an axis has no positions")
@@ -109,8 +110,8 @@ def _reshape_target(edit: Edit) -> None:
     rederive(edit, 1, [new if new != old else None for old, new in zip(result.shape, after, strict=True)])
 
 
-register("Reshape", Rule(_reshaped, uniform, rewrite=_reshape_target, text="row-major"))
-register("Flatten", Rule(_reshaped, uniform, text="row-major"))
+register("Reshape", Rule(reshaped, uniform, rewrite=_reshape_target, text="row-major"))
+register("Flatten", Rule(reshaped, uniform, text="row-major"))
 
 
 def _transpose(op: Op) -> Spec:

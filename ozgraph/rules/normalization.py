@@ -23,10 +23,18 @@ def _state(states: Sequence[Slots | None], position: int) -> Slots:
 
 
 def _batch_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    """``gamma * (x - mean) / sqrt(var + eps) + beta``, slot by slot; beta alone where gamma is zero."""
-    x, gamma, beta, mean, variance = (_state(states, position) for position in range(5))
+    known = [_state(states, position) for position in range(5)]
+    return batch_normalized(op, known, float(op.attributes.get("epsilon", 1e-5)))
+
+
+def batch_normalized(op: Op, states: Sequence[Slots], epsilon: float) -> Slots:
+    """``gamma * (x - mean) / sqrt(var + eps) + beta``, slot by slot; beta alone where gamma is zero.
+
+    Args:
+        states: of x, gamma, beta, mean and variance.
+    """
+    x, gamma, beta, mean, variance = states
     dtype = op.inputs[0].dtype if op.inputs[0] is not None and op.inputs[0].dtype is not None else np.float32
-    epsilon = float(op.attributes.get("epsilon", 1e-5))
     with np.errstate(all="ignore"):
         value = ((x - mean) / np.sqrt(variance + epsilon) * gamma + beta).astype(dtype)
     return np.where(gamma == 0, beta, finite(value))

@@ -6,6 +6,9 @@ each has a reason of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from ozgraph.graph import Op
 from ozgraph.rules import (  # noqa: F401  (imported for what they register)
     attention,
@@ -20,8 +23,17 @@ from ozgraph.rules import (  # noqa: F401  (imported for what they register)
     reduction,
     windows,
 )
+from ozgraph.rules.aten import (  # noqa: F401  (likewise)
+    elementwise as aten_elementwise,
+)
+from ozgraph.rules.aten import linear as aten_linear  # noqa: F401
+from ozgraph.rules.aten import movement as aten_movement  # noqa: F401
+from ozgraph.rules.aten import normalization as aten_normalization  # noqa: F401
+from ozgraph.rules.aten import windows as aten_windows  # noqa: F401
 from ozgraph.rules.registry import FREEZING, RULES, register, register_freezing
 from ozgraph.rules.rule import Rule
+
+Entry = TypeVar("Entry")
 
 __all__ = [
     "Override",
@@ -35,13 +47,20 @@ __all__ = [
 
 
 def find_rule(op: Op) -> Rule | None:
-    """The rule of an operator; None when there is none."""
-    return RULES.get(op.operator)
+    """The rule of an operator; None when there is none. An overload without a rule has that of its operator."""
+    return _find(RULES, op)
 
 
 def freezing_reason(op: Op) -> str | None:
     """Why an operator without a rule freezes what it touches; None when it is not known at all."""
-    return FREEZING.get(op.operator)
+    return _find(FREEZING, op)
+
+
+def _find(table: Mapping[str, Entry], op: Op) -> Entry | None:
+    found = table.get(op.operator)
+    if found is None and op.domain == "aten":
+        found = table.get(f"aten.{op.type.partition('.')[0]}")
+    return found
 
 
 def registered() -> dict[str, Rule]:

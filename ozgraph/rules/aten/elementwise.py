@@ -1,0 +1,31 @@
+"""Operators that work element by element: evaluated on constants by torch itself, never listed by value."""
+
+from __future__ import annotations
+
+from ozgraph.rules.elementwise import elementwise_spec, pointwise
+from ozgraph.rules.registry import register
+from ozgraph.rules.rule import Rule
+
+
+def _elementwise(names: str, absorbing: tuple[int, ...] = ()) -> None:
+    qualified = " ".join(f"aten.{name}" for name in names.split())
+    register(qualified, Rule(elementwise_spec, pointwise(absorbing), text="..., ... -> ..."))
+
+
+_elementwise(
+    "abs absolute acos acosh asin asinh atan atanh arccos arccosh arcsin arcsinh arctan arctanh bitwise_not ceil celu "
+    "clamp clip clamp_min clamp_max cos cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 fix floor frac gelu "
+    "hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan isneginf isposinf leaky_relu lgamma log log10 "
+    "log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative positive rad2deg reciprocal relu relu6 "
+    "round rsqrt rrelu selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_expit "
+    "sqrt square tan tanh threshold trunc"
+)
+_elementwise(
+    "add sub subtract rsub maximum minimum fmax fmin pow float_power remainder fmod floor_divide atan2 hypot copysign "
+    "eq ne lt le gt ge equal not_equal greater greater_equal less less_equal logical_or logical_xor "
+    "bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift __and__ __or__ __xor__ __lshift__ "
+    "__rshift__ where masked_fill addcmul addcdiv lerp heaviside xlogy logaddexp logaddexp2 copy"
+)
+_elementwise("mul multiply logical_and", absorbing=(0, 1))
+# The divisor is taken to be non-zero, as it must be for the original to be finite.
+_elementwise("div divide true_divide prelu", absorbing=(0,))
