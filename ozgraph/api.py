@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ozgraph.errors import OzgraphError, UsageError
-from ozgraph.graph import Graph, Op
+from ozgraph.graph import Graph, Op, Value
+from ozgraph.groups import Groups, Tensor
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import networkx as nx
     import onnx
     import onnx_ir
+    import torch
 
     Source = str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model
 
@@ -41,6 +43,7 @@ __all__ = [
     "analyze",
     "bench",
     "eliminate",
+    "find_groups",
     "load",
     "prune",
     "verify",
@@ -179,6 +182,40 @@ def analyze(
     if tuple(include) or tuple(exclude):
         Select(include=tuple(include), exclude=tuple(exclude)).hold(state)
     return Analysis(analysis_report(state), state)
+
+
+def find_groups(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] | torch.Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    rescale: bool = False,
+) -> Groups:
+    """The groups of a PyTorch module under its own parameter names: what training needs, with no graph in it.
+
+    Args:
+        module: any module, on any device; it is left exactly as it was, and the groups are bound to it.
+        args, kwargs: example inputs.
+        dynamic_shapes: as ``torch.export.export`` takes them.
+        rescale: count families as active whose norm would be written decomposed.
+
+    Raises:
+        UsageError: the inputs do not fit the module.
+        ModelError: the module cannot be captured.
+    """
+    from ozgraph.frontends.torch import capture
+    from ozgraph.passes.trainable import groups_of
+
+    state = State(capture(module, args, kwargs, dynamic_shapes=dynamic_shapes))
+    _run(_analysis(rescale), state, False, (), None)
+    weights = state.graph.origin.weights
+
+    def said(value: Value) -> Tensor:
+        weight = weights[value]
+        return Tensor(value.shape or (), weight.kind == "parameter", weight.names[1:])
+
+    return groups_of(state, said).bind(state.graph.origin.module)
 
 
 def prune(

@@ -110,6 +110,7 @@ class HESSOCRIC(Pruner):
         nothing = np.zeros(self.layout.total, dtype=bool)
         self._violating, self._trial, self._tried = nothing.copy(), nothing.copy(), nothing.copy()
         self.violations: list[int] = []
+        self.attach()
 
     def record(self, loss: Tensor | float) -> None:
         """The loss of the batch that the next ``optimizer.step()`` is for; read only while probing."""

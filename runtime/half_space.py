@@ -83,6 +83,7 @@ class HSPG(Pruner):
         self.penalty, self.epsilon = penalty, epsilon
         self._weights: Mapping[str, Tensor] = {}
         self._lambdas: Tensor | None = None
+        self.attach()
 
     def selects(self, step: int) -> bool:
         """In every step that penalises: the half-space is that of the weights before it."""
@@ -167,9 +168,8 @@ class DHSPG(HSPG):
 
     method = "dhspg"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.redundant: Mask | None = None
+    redundant: Mask | None = None
+    """The groups chosen at the start; None before."""
 
     def lambdas(self, measure: Measure) -> Tensor:
         """The penalty of every group: [slots]."""

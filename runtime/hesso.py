@@ -84,6 +84,7 @@ class HESSO(Pruner):
             round_to=round_to,
             min_kept=min_kept,
         )
+        self.attach()
 
     def selects(self, step: int) -> bool:
         """At the first step of a period; shortly before it too where scores are averaged."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from ozgraph.errors import UsageError
 from ozgraph.groups import FamilyGroups, Groups
@@ -61,9 +62,13 @@ class Pruner:
         self._before: dict[str, Tensor] | None = None
         self._costs: Tensor | None = None
         self._groups_of_options = self._held_by_the_optimizer()
+        self._hooks: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        """Hook into the optimizer; constructors end with it, so that what could not be built leaves nothing behind."""
         self._hooks = [
-            optimizer.register_step_pre_hook(self._on_before_step),
-            optimizer.register_step_post_hook(self._on_after_step),
+            self.optimizer.register_step_pre_hook(self._on_before_step),
+            self.optimizer.register_step_post_hook(self._on_after_step),
         ]
 
     # -- what subclasses say -----------------------------------------------------------------------------------------
@@ -198,6 +203,7 @@ class Pruner:
         """Detach from the optimizer; what is zero is no longer held there."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
 
     # -- what has happened -------------------------------------------------------------------------------------------
 
