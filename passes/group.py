@@ -235,9 +235,11 @@ def _freeze(state: State, atom: Atom, site: Site) -> None:
         Reduction.MEAN: "a mean over it still sees a zeroed slot",
         Reduction.RMS: "a norm over it still sees a zeroed slot",
         Reduction.NORM: "a norm over it still sees a zeroed slot",
+        Reduction.EXTREME: "a maximum or minimum over it still sees a zeroed slot",
     }.get(site.reduction, "the order of its slots matters")
     source = site.op.inputs[site.operands[0][0]]
-    if site.reduction is not Reduction.SUM and source is not None and not keeps_statistics(source):
+    statistic = site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM)
+    if statistic and source is not None and not keeps_statistics(source):
         what = "a mean or norm over it cannot be rescaled exactly in half precision"
     state.dims.freeze(atom, Reason(what, site.op.operator, site.op.name))
 

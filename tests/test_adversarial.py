@@ -97,10 +97,26 @@ def test_sums_and_norms_over_channels_do_not_see_zeros(type_: str) -> None:
     pruned(gated_by(type_), ("fc1.weight", 8, "exact"))
 
 
-@pytest.mark.parametrize("rectified", [False, True])
-@pytest.mark.parametrize("type_", ["ReduceMax", "ReduceMin", "ReduceProd"])
-def test_an_extreme_over_channels_keeps_them_for_it_may_be_the_zero(type_: str, rectified: bool) -> None:
-    refused(gated_by(type_, rectified), "fc1.weight", 0, "a maximum, a product or a minimum over it sees every slot")
+@pytest.mark.parametrize(
+    ("type_", "rectified", "reason"),
+    [
+        ("ReduceMax", False, "a maximum over it may be the zero of a removed slot"),
+        ("ReduceMin", False, "a minimum over it may be the zero of a removed slot"),
+        ("ReduceMin", True, "a minimum over it may be the zero of a removed slot"),
+        ("ReduceProd", False, "sees every slot"),
+        ("ReduceProd", True, "sees every slot"),
+    ],
+)
+def test_an_extreme_over_channels_keeps_them_for_it_may_be_the_zero(type_: str, rectified: bool, reason: str) -> None:
+    refused(gated_by(type_, rectified), "fc1.weight", 0, reason)
+
+
+def test_a_position_of_the_largest_channel_is_never_followed() -> None:
+    def between(net: Net, x: str) -> str:
+        largest = net.op("ArgMax", net.op("Relu", x), axis=1, keepdims=1)
+        return net.op("Mul", x, net.op("Cast", largest, to=onnx.TensorProto.FLOAT))
+
+    refused(mlp(between), "fc1.weight", 0, "an argmax over it returns positions")
 
 
 def test_a_log_of_summed_exponentials_keeps_its_channels() -> None:

@@ -115,7 +115,7 @@ def test_slots_that_meet_in_another_order_are_tied_in_little_time(moved: str, cy
 def test_a_roll_that_runs_through_all_slots_leaves_none_to_remove(by: int) -> None:
     model = plus(f"roll {by}")
     begin = time.process_time()
-    refused(model, "fc1.weight", 0, "its positions are arranged in two ways that do not line up")
+    refused(model, "fc1.weight", 0, "all of its slots go together or not at all")
     assert time.process_time() - begin < 1.0
 
 
