@@ -137,6 +137,38 @@ def test_widths_of_keys_shrink_apart_from_widths_of_values() -> None:
     agrees(model, result.state, small)
 
 
+def fused(operator: str) -> onnx.ModelProto:
+    """The same cache in one operator: Attention of opset 23, or onnxruntime's GroupQueryAttention."""
+    net = Net("fused", opset=23)
+    batch, length, past, width = 2, 1, 3, 8
+    x = net.input("x", (batch, length, D))
+    pasts = [net.input(name, (batch, KV, past, width)) for name in CACHE[:2]]
+    q, k, v = (net.dense(x, D, heads * width, name=name) for name, heads in (("q", KV * R), ("k", KV), ("v", KV)))
+    if operator == "Attention":
+        y, *presents = net.ops(operator, q, k, v, "", *pasts, outputs=3, q_num_heads=KV * R, kv_num_heads=KV)
+    else:
+        ends = net.const(np.full(batch, past + length - 1, np.int32), "ends")
+        total = net.const(np.array(past + length, np.int32), "total")
+        y, *presents = net.ops(
+            operator, q, k, v, *pasts, ends, total,
+            outputs=3, domain="com.microsoft", num_heads=KV * R, kv_num_heads=KV,
+        )  # fmt: skip
+    after = (batch, KV, past + length, width)
+    return net.build(net.dense(y, KV * R * width, D, name="o"), *presents, shapes=[(batch, length, D), after, after])
+
+
+@pytest.mark.parametrize("operator", ["Attention", "GroupQueryAttention"])
+def test_a_cache_inside_one_operator_shrinks_with_its_heads(operator: str) -> None:
+    model = fused(operator)
+    names = [*CACHE[:2], *(output.name for output in model.graph.output[1:])]
+    result = ozgraph.prune(model, target=NOTHING, passes=[HalfOfEveryFamily()], allow_io=names)
+    small = serde.serialize_model(result.model)
+    assert [row.name for row in result.report.signature] == names
+    assert [shapes(small)[name][1] for name in names] == [KV // 2] * 4
+    assert not result.report.frozen_by_verification
+    agrees(model, result.state, small)
+
+
 def test_a_smaller_cache_runs_step_after_step_from_an_empty_one() -> None:
     model = decoder()
     result = ozgraph.prune(
@@ -267,6 +299,14 @@ def test_a_wrong_name_is_one_line(
     assert prune(files, "--allow-io", name) == 2
     message = capsys.readouterr().err
     assert f"--allow-io: the model has no input or output {name!r}; {hint}" in message and message.count("\n") == 1
+
+
+def test_a_model_that_is_taken_for_a_name_is_told_so(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["analyze", "--allow-io", files[0]]) == 2
+    message = capsys.readouterr().err
+    assert "Missing argument 'MODEL'" in message and "'--allow-io' takes the word after it as its NAME" in message
 
 
 def test_files_of_different_signatures_do_not_compare_but_can_be_timed(

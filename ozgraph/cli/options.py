@@ -94,7 +94,12 @@ def _option(entry: Field[Any], annotation: Any) -> click.Option:
         settings.update(is_flag=False, flag_value=metadata["bare"])
     parse = metadata.get("parse")
     kind = _Parsed(parse, metadata.get("metavar", "TEXT")) if parse else _kind(element, metadata)
-    return click.Option([flag, entry.name], type=kind, multiple=multiple, **settings)
+    cls = BareOption if "bare" in metadata else click.Option
+    return cls([flag, entry.name], type=kind, multiple=multiple, **settings)
+
+
+class BareOption(click.Option):
+    """An option whose argument may be left out; followed by a word, it takes that for its argument."""
 
 
 _METAVARS = {int: "N", float: "X", Path: "FILE"}
