@@ -30,12 +30,16 @@ def may_promise(state: State, value: Value, atom: Atom) -> bool:
 
 
 def promised(state: State, value: Value, atom: Atom, known: Known) -> Mask:
-    """The slots of an input that count as zero: chosen ones, and those whose weights are all zero as they are."""
+    """The slots of an input that count as zero.
+
+    Chosen ones, and those whose weights are all zero as they are, if the model hands the slots out as well: then it has
+    only ever made zeros of them. Of features that merely meet such a weight, nobody promised anything.
+    """
     from ozgraph.passes.prove_dead import zero_state
 
     if not may_promise(state, value, atom):
         return np.zeros(atom.size, dtype=bool)
-    silent: Mask = np.ones(atom.size, dtype=bool)
+    silent: Mask = np.full(atom.size, bool(shown(state, atom)))
     for weight, axis in state.producers[atom]:
         silent &= known(weight, axis, atom) == zero_state(state, weight, axis, atom)
     return silent | state.chosen.mask(atom)

@@ -212,6 +212,16 @@ def test_elimination_keeps_an_input_that_only_might_be_zero() -> None:
     assert ozgraph.eliminate(image(), allow_io=True).report.removed_slots == 0
 
 
+def test_elimination_keeps_a_feature_that_only_meets_a_weight_of_zero() -> None:
+    net = Net("skip")
+    weight = net.normal(D, D)
+    weight[:, 3] = 0
+    x = net.input("x", ("batch", D))
+    y = net.op("Add", x, net.op("MatMul", x, net.const(weight, "fc1.weight")))
+    model = net.build(net.dense(y, D, 5, name="fc2"))
+    assert ozgraph.eliminate(model, allow_io="x").report.removed_slots == 0
+
+
 def test_channels_of_an_image_go_with_their_consumers_and_may_hold_anything() -> None:
     model = image()
     assert "it is an input of the model (--allow-io lets it shrink)" in reasons(
