@@ -13,6 +13,7 @@ from ozgraph.dims import Atom, Ids, Reason, resolve
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
+from ozgraph.passes.promise import may_promise
 from ozgraph.passes.prove_dead import (
     Prover,
     Start,
@@ -24,7 +25,7 @@ from ozgraph.passes.prove_dead import (
     zero_state,
 )
 from ozgraph.passes.state import State
-from ozgraph.rules.lattice import UNKNOWN, Slots
+from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction
 
 PRODUCER = "producer"
@@ -207,6 +208,8 @@ def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start
     sets = {atom: set(axes) for atom, axes in places.items()}
 
     def start(value: Value, axis: int, atom: Atom) -> Slots:
+        if value.constant is None:
+            return ZERO if may_promise(state, value, atom) else UNKNOWN
         if (value, axis) in sets[atom]:
             return zero_state(state, value, axis, atom)
         # Zero points, as all that is no parameter, are what they are.
@@ -233,11 +236,19 @@ def _freeze(state: State, atom: Atom, site: Site) -> None:
         Reduction.MEAN: "a mean over it still sees a zeroed slot",
         Reduction.RMS: "a norm over it still sees a zeroed slot",
         Reduction.NORM: "a norm over it still sees a zeroed slot",
+        Reduction.EXTREME: "a maximum or minimum over it still sees a zeroed slot",
     }.get(site.reduction, "the order of its slots matters")
     source = site.op.inputs[site.operands[0][0]]
-    if site.reduction is not Reduction.SUM and source is not None and not keeps_statistics(source):
+    statistic = site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM)
+    if statistic and source is not None and not keeps_statistics(source):
         what = "a mean or norm over it cannot be rescaled exactly in half precision"
     state.dims.freeze(atom, Reason(what, site.op.operator, site.op.name))
+
+
+def producers_of(state: State) -> dict[Atom, list[tuple[Value, int]]]:
+    """For every atom on a weight, the weight axes whose slices make its slots."""
+    roles = Roles(state)
+    return {atom: roles.producers(atom) for atom in state.weight_atoms}
 
 
 class Roles:

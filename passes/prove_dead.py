@@ -18,13 +18,14 @@ from ozgraph.dims import Atom, Ids
 from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound, Place, Site, letter_names
 from ozgraph.passes.manager import Pass
+from ozgraph.passes.promise import promised, shown
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
 from ozgraph.rules.notation import Product
 from ozgraph.rules.rule import Reduction
 
 Start = Callable[[Value, int, Atom], Slots]
-"""(constant, axis, atom) -> the state of the atom's slots there."""
+"""(constant, or input that may shrink, axis, atom) -> the state of the atom's slots there."""
 
 Key = tuple[Value, int, Atom]
 
@@ -54,7 +55,7 @@ class Prover:
 
     def at(self, value: Value, axis: int, atom: Atom) -> Slots:
         """What is known of the atom's slots on this axis."""
-        if value.constant is not None:
+        if value.constant is not None or (value.producer is None and value in self._state.shrinkable):
             key = (value, axis, atom)
             known = self._known.get(key)
             if known is None:
@@ -326,6 +327,9 @@ class ProveDead(Pass):
                 moves = ~zero & foldable(site, atom, prover, state)
                 constant |= moves
                 dead = dead & (zero | moves)
+            for output, axis in shown(state, atom):
+                # The caller sees it: only what was chosen goes from an output, or what is always zero.
+                dead = dead & (state.chosen.mask(atom) | (prover.at(output, axis, atom) == 0))
             if (dead | gone).all():
                 # What stays must not be chosen: the smaller model has its weights as they are, not at zero.
                 dead[np.flatnonzero(~gone)[np.argmin(state.chosen.mask(atom)[~gone])]] = False
@@ -346,8 +350,9 @@ class Scan:
         self._zeroed = zeroed_axes(state)
 
     def __call__(self, value: Value, axis: int, atom: Atom) -> Slots:
-        """The state of every slot of the atom on an axis of a constant."""
-        assert value.constant is not None
+        """The state of every slot of the atom on an axis of a constant, or of an input that may shrink."""
+        if value.constant is None:
+            return np.where(promised(self._state, value, atom, self), 0.0, np.nan)
         if value.dtype is None or not (value in self._state.parameters or value.dtype.kind in "iub"):
             return UNKNOWN
         cuts = {}

@@ -21,6 +21,7 @@ from ozgraph.passes.hold import give_back, only
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pass, Pipeline, Progress
 from ozgraph.passes.normalize import Normalize
+from ozgraph.passes.promise import silenced
 from ozgraph.passes.prove_dead import ProveDead, zeroing
 from ozgraph.passes.state import State
 from ozgraph.results import VerifyReport
@@ -224,6 +225,7 @@ class _Bench:
                 pruned,
                 trial.graph,
                 kept=kept_positions(trial),
+                silenced=silenced(trial),
                 shape_variants=[sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))],
                 inputs=self._inputs,
             )
@@ -251,7 +253,8 @@ class _Bench:
             source = folder / "single.onnx"
             _store(zeroed(trial.graph, {}), source)
             double = State(load(to_float64(source, folder), shapes=shapes))
-            Pipeline((Normalize(), InferDims(), Freeze())).run(double)
+            allowed = tuple(value.name for value in trial.shrinkable)
+            Pipeline((Normalize(), InferDims(), Freeze(allow_io=allowed))).run(double)
             _copy_selection(trial, double)
             Pipeline((ProveDead(), Eliminate())).run(double)
             original, pruned = folder / "original.onnx", folder / "pruned.onnx"
@@ -262,6 +265,7 @@ class _Bench:
                 pruned,
                 double.graph,
                 kept=kept_positions(double),
+                silenced=silenced(double),
                 shape_variants=[shapes],
                 inputs=self._inputs,
                 exact=True,

@@ -17,7 +17,8 @@ from models.zeroing import pruned, reasons, refused, same_function
 from ozgraph.passes.group import Family
 from ozgraph.passes.state import State
 
-INPUT, OUTPUT = "it is an input of the model", "it is an output of the model"
+INPUT = "it is an input of the model (--allow-io lets it shrink)"
+OUTPUT = "it is an output of the model (--allow-io lets it shrink)"
 
 
 def family(state: State, dim: str, size: int) -> Family:

@@ -125,7 +125,7 @@ def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> Non
     outputs = set(copy.model.graph.outputs)
     for value, source in copy.values.items():
         shape = shapes.get(value, value.shape)
-        if source.is_graph_input() or source.is_initializer():
+        if source.is_initializer() or (source.is_graph_input() and value not in shapes):
             continue
         if shape is None or not isinstance(source.type, ir.TensorType):
             if value in shapes:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
 from ozgraph.frontends import dynamic, safety, sampling
+from ozgraph.frontends.layer_norm import fuse_layer_norms
 from ozgraph.frontends.normal_form import normalise, translated
 from ozgraph.frontends.shapes import Dim, InferenceError, Inferred, Skeleton
 from ozgraph.graph import Array, Constant, Graph, Op, Value
@@ -111,6 +112,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     """
     model, path, where = _read(source)
     normalise(model, where)
+    with translated(where, "recognising its layer norms"):
+        fuse_layer_norms(model)
     with translated(where, "reading its weights"):
         files = _check_weights(model, where)
     with translated(where, "analysing it"):

@@ -23,7 +23,7 @@ from ozgraph.rules.attention import (
 )
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, linear, vanishing
 from ozgraph.rules.linear import groups
-from ozgraph.rules.normalization import decomposed, rescaled_rms
+from ozgraph.rules.normalization import decomposed, rescaled_rms, statistics
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, parse
 from ozgraph.rules.registry import register, register_freezing
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, Transfer, attribute, from_pattern, line, need_shape
@@ -131,8 +131,10 @@ def _skip_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int, *
     total = np.zeros(1)
     for state in added:
         total = total + (UNKNOWN if state is None else state)
-    if result:
+    if result == 3:
         return total
+    if result:
+        return UNKNOWN
     gamma = UNKNOWN if states[scale] is None else np.asarray(states[scale])
     if not shifts:
         return np.where((total == 0) | (gamma == 0), 0.0, np.nan)
@@ -149,7 +151,7 @@ def _last_axis(edit: Edit, position: int) -> tuple[int, int]:
 
 def _skip_rms(edit: Edit) -> None:
     before, after = _last_axis(edit, 0)
-    rescaled_rms(edit, before, after, gamma=2, epsilon=_EPSILON)
+    rescaled_rms(edit, before, after, gamma=2, epsilon=_EPSILON, inverse=2)
 
 
 def _skip_layer_norm(edit: Edit) -> None:
@@ -177,7 +179,7 @@ def _skip_layer_norm(edit: Edit) -> None:
         beta=op.input(3),
         epsilon=float(op.attributes.get("epsilon", _EPSILON)),
     )
-    edit.replace(*steps, *norm)
+    edit.replace(*steps, *norm, *statistics(edit))
 
 
 register(

@@ -75,8 +75,6 @@ def _over_last_axes(reduction: Reduction) -> Describe:
         affine = [None if value is None else names[rank - value.rank :] for value in op.inputs[1:]]
         over = [f"a{number}" for number in range(first, rank)]
         axes = (names, *affine), (names, *(None for _ in op.outputs[1:]))
-        if reduction is Reduction.RMS and any(value is not None for value in op.outputs[1:]):
-            return Spec(*axes, frozen=dict.fromkeys(over, "the statistics over it are a result of their own"))
         return Spec(*axes, reduced=dict.fromkeys(over, reduction))
 
     return describe
@@ -104,13 +102,14 @@ def _shrinkage(edit: Edit) -> tuple[int, int]:
     return int(np.prod(source.shape[first:])), int(np.prod(edit.shape(source)[first:]))
 
 
-def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: float) -> None:
+def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: float, inverse: int) -> None:
     """N slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm.
 
     Args:
         before, after: n and m.
         gamma: the operand that holds it.
         epsilon: what the operator takes where it says nothing.
+        inverse: the result that holds one over the root mean square, which is now smaller by sqrt(n / m).
     """
     if before == after:
         return
@@ -118,24 +117,33 @@ def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: fl
     epsilon = float(op.attributes.get("epsilon", epsilon)) * ratio
     edit.set_attribute("epsilon", epsilon)
     constant, scale = edit.constant(gamma), op.input(gamma)
+    statistic = op.outputs[inverse] if len(op.outputs) > inverse else None
     assert scale is not None
-    if constant is not None:
-        edit.set_constant(gamma, (constant.astype(np.float64) * np.sqrt(ratio)).astype(constant.dtype))
+    larger = None if constant is None else (constant.astype(np.float64) * np.sqrt(ratio)).astype(constant.dtype)
+    if larger is not None and statistic is None:
+        edit.set_constant(gamma, larger)
         return
-    # A computed scale is multiplied at run time.
-    larger = edit.rename("scale")
-    names = [None if value is None else value.name for value in op.inputs]
-    names[gamma] = larger
-    results = tuple("" if value is None else value.name for value in op.outputs)
-    edit.replace(
-        NewOp("Mul", (scale.name, np.array(np.sqrt(ratio), dtype=scale.dtype)), (larger,)),
-        NewOp(op.type, tuple(names), results, {**op.attributes, "epsilon": epsilon}, op.domain),
-    )
+    factor = np.array(np.sqrt(ratio), dtype=scale.dtype)
+    names: list[str | Array | None] = [None if value is None else value.name for value in op.inputs]
+    results = ["" if value is None else value.name for value in op.outputs]
+    steps = []
+    if larger is not None:
+        names[gamma] = larger
+    else:  # a computed scale is multiplied at run time
+        names[gamma] = grown = edit.rename("scale")
+        steps.append(NewOp("Mul", (scale.name, factor), (grown,)))
+    if statistic is not None:
+        results[inverse] = edit.rename("inverse")
+    steps.append(NewOp(op.type, tuple(names), tuple(results), {**op.attributes, "epsilon": epsilon}, op.domain))
+    if statistic is not None:
+        own = factor.astype(statistic.dtype or scale.dtype)
+        steps.append(NewOp("Mul", (results[inverse], own), (statistic.name,)))
+    edit.replace(*steps)
 
 
 def _rms_keeps_its_statistics(edit: Edit) -> None:
     before, after = _shrinkage(edit)
-    rescaled_rms(edit, before, after, gamma=1, epsilon=1e-5)
+    rescaled_rms(edit, before, after, gamma=1, epsilon=1e-5, inverse=1)
 
 
 def decomposed(
@@ -193,6 +201,14 @@ def decomposed(
     return steps
 
 
+def statistics(edit: Edit) -> list[NewOp]:
+    """The mean and one over the deviation, where they are results of their own, after :func:`decomposed`."""
+    parts = zip(edit.op.outputs[1:3], ("Identity", "Reciprocal"), ("mu", "std"), strict=False)
+    return [
+        NewOp(operator, (edit.rename(part),), (value.name,)) for value, operator, part in parts if value is not None
+    ]
+
+
 def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
     before, after = _shrinkage(edit)
     if before == after:
@@ -213,11 +229,7 @@ def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
         beta=op.input(2),
         epsilon=epsilon,
     )
-    # The mean and one over the deviation may be results of their own.
-    for value, operator, part in zip(op.outputs[1:], ("Identity", "Reciprocal"), ("mu", "std"), strict=False):
-        if value is not None:
-            steps.append(NewOp(operator, (edit.rename(part),), (value.name,)))
-    edit.replace(*steps)
+    edit.replace(*steps, *statistics(edit))
 
 
 register(

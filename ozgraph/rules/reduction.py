@@ -8,8 +8,13 @@ from ozgraph.rules.lattice import opaque, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
+from ozgraph.rules.signs import signs
 
-_EXTREME = "a maximum, a product or a minimum over it sees every slot"
+_PRODUCT = "a product or a sum of exponentials over it sees every slot"
+_EXTREME = {
+    "ReduceMax": "a maximum over it may be the zero of a removed slot: nothing says that no number is negative",
+    "ReduceMin": "a minimum over it may be the zero of a removed slot: nothing says that no number is positive",
+}
 
 
 def reduced_axes(op: Op) -> tuple[int, ...]:
@@ -36,7 +41,8 @@ def _reduce(reduction: Reduction | None) -> Describe:
         over = [f"a{number}" for number in axes]
         operands = (names, *(None for _ in op.inputs[1:]))
         if reduction is None:
-            return Spec(operands, (tuple(results),), frozen=dict.fromkeys(over, _EXTREME))
+            why = _EXTREME.get(op.type, _PRODUCT)
+            return Spec(operands, (tuple(results),), frozen=dict.fromkeys(over, why))
         return Spec(operands, (tuple(results),), reduced=dict.fromkeys(over, reduction))
 
     return describe
@@ -68,9 +74,19 @@ def _mean_keeps_its_count(edit: Edit) -> None:
 
 register("ReduceSum ReduceSumSquare ReduceL1 ReduceL2", Rule(_reduce(Reduction.SUM), vanishing, text="sum"))
 register("ReduceMean", Rule(_reduce(Reduction.MEAN), uniform, rewrite=_mean_keeps_its_count, text="mean"))
-register("ReduceMax ReduceMin", Rule(_reduce(None), uniform, text="extreme"))
+
+
+def _extreme(op: Op) -> Spec:
+    """Among numbers of one sign a zero more or less is not noticed, as long as one number is left."""
+    proved = signs(op.inputs[0])
+    harmless = proved.no_negative if op.type == "ReduceMax" else proved.no_positive
+    return _reduce(Reduction.EXTREME if harmless else None)(op)
+
+
+register("ReduceMax ReduceMin", Rule(_extreme, uniform, text="extreme"))
 register("ReduceProd", Rule(_reduce(None), vanishing, text="product"))
-register("ReduceLogSum ReduceLogSumExp", Rule(_reduce(None), opaque, text="log of a sum"))
+register("ReduceLogSum", Rule(_reduce(Reduction.SUM), opaque, text="log of a sum"))
+register("ReduceLogSumExp", Rule(_reduce(None), opaque, text="log of a sum of exponentials"))
 
 
 def _along(why: str, default: int, *, drops: bool = False) -> Describe:
