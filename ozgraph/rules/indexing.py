@@ -211,7 +211,9 @@ def _gather_elements(op: Op) -> Spec:
     result = tuple(
         a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
     )
-    return Spec((names, result), (result,), frozen={f"a{axis}": _LOOKUP, f"b{axis}": _LOOKUP})
+    # Where only the first positions of another axis are looked up, their places matter as well.
+    frozen = {f"{letter}{n}": _LOOKUP for n, made_here in enumerate(result) if made_here is made[n] for letter in "ab"}
+    return Spec((names, result), (result,), frozen=frozen)
 
 
 register("GatherElements", Rule(_gather_elements, uniform, text="element by element"))
