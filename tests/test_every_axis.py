@@ -88,6 +88,7 @@ def test_what_becomes_of_it_is_written_down_and_no_loss(application: Application
     assert said(application, position, axis) == WRITTEN[application.name, position, axis], "see applications/summary.py"
     verdict = analysed(application, DATA).verdict(position, axis)
     if isinstance(application.operands[position], Operand) and verdict.slots and verdict.reasons:
+        assert not any("says nothing" in reason for reason in verdict.reasons), "a reason should say what is there"
         held = any(words in reason for words in SEEN_ALL_THE_SAME for reason in verdict.reasons)
         assert held or not slices(application, position, axis), f"{verdict}, though the operator takes slot by slot"
 

@@ -25,7 +25,7 @@ from ozgraph.rules.attention import (
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, linear, vanishing
 from ozgraph.rules.linear import groups
 from ozgraph.rules.normalization import decomposed, rescaled_rms
-from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, Unsaid, parse
+from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, parse
 from ozgraph.rules.registry import register, register_freezing
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, Transfer, attribute, from_pattern, line, need_shape
 
@@ -317,7 +317,8 @@ def _padding(op: Op, position: int, batch: int, frozen: dict[str, str]) -> Axes 
         return None
     shape = need_shape(mask, op)
     if len(shape) < 4 and shape[:1] == (batch,):
-        return (Letter("b"), *(Unsaid() for _ in shape[1:]))
+        frozen |= dict.fromkeys(("row", "column"), MASKED)
+        return tuple(Letter(name) for name in ("b", "row", "column")[: len(shape)])
     frozen["b"] = "its mask tells the elements of the batch apart"
     return None
 
@@ -427,10 +428,12 @@ def _grouped_query(op: Op) -> Spec:
         raise RuleError("its numbers of heads do not divide")
     spec = from_pattern(_GROUPED[op.input(3) is not None], op, sizes={"g": shared, "r": heads // shared})
     operands = list(spec.operands)
-    for position in (5, 9):  # lengths and positions belong to the elements of the batch
+    # Lengths and positions belong to the elements of the batch; the tables of angles are looked up.
+    named = {5: ("b", "s"), 7: ("position", "angle"), 8: ("position", "angle"), 9: ("b", "s")}
+    for position, axes in named.items():
         value = op.input(position)
-        if value is not None and value.rank:
-            operands[position] = (Letter("b"), *(Unsaid() for _ in range(value.rank - 1)))
+        if value is not None:
+            operands[position] = tuple(Letter(name) for name in axes[: value.rank])
     mask = op.input(10)
     if mask is not None:
         total = (mask.shape or (0,))[-1]
@@ -441,7 +444,11 @@ def _grouped_query(op: Op) -> Spec:
         tuple(operands),
         spec.results,
         spec.sizes,
-        frozen={"d": _KERNEL_WIDTHS, "s": SOFTMAX, "p": SOFTMAX, "t": SOFTMAX, "u": SOFTMAX},
+        frozen={
+            **dict.fromkeys("sptu", SOFTMAX),
+            **dict.fromkeys(("d", "angle"), _KERNEL_WIDTHS),
+            "position": LOOKED_UP,
+        },
     )
 
 

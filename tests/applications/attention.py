@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from applications.application import DOMAIN, Table
-from applications.operands import T, booleans, indexes, integer, ints
+from applications.operands import Fixed, T, booleans, indexes, integer, ints
 
 TABLE = Table()
 use = TABLE.use
@@ -60,11 +62,19 @@ use(
     ints(3, dtype="int32"), form="length of the past", opset=17, num_heads=4,
 )  # fmt: skip
 
+_EQUAL = T(10, 72, only="weight"), T(72, only="weight")
+_ROWS = Fixed(np.array([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]], np.int32))
+_SQUARES = Fixed(np.tril(np.ones((2, 5, 5), np.int32)))
+_STARTS = ints(5, 4, 0, 1, dtype="int32")
+for _form, _mask in (("rows of a mask", _ROWS), ("squares of a mask", _SQUARES), ("ends and starts", _STARTS)):
+    use(_ATTENTION, T(2, 5, 10), *_EQUAL, _mask, form=_form, opset=17, num_heads=4)
+
 _MULTI = f"{DOMAIN}.MultiHeadAttention"
 _Q, _K, _V = T(2, 5, 24), T(2, 7, 24), T(2, 7, 32)
 use(_MULTI, _Q, _K, _V, opset=17, num_heads=4)
 use(_MULTI, _Q, _K, _V, T(80), form="bias", opset=17, num_heads=4)
 use(_MULTI, _Q, _K, _V, None, ints(7, 4, dtype="int32"), form="lengths", opset=17, num_heads=4)
+use(_MULTI, _Q, _K, _V, None, Fixed(np.tri(2, 7, 4, np.int32)), form="rows of a mask", opset=17, num_heads=4)
 use(_MULTI, _Q, _K, _V, None, None, T(2, 4, 5, 7), form="mask", opset=17, num_heads=4)
 use(_MULTI, _Q, T(2, 5, 24), T(2, 5, 32), form="causal", opset=17, num_heads=4, unidirectional=1)
 use(_MULTI, _Q, _K, _K, None, None, None, T(2, 4, 3, 6), T(2, 4, 3, 6), form="past", opset=17, results=3, num_heads=4)

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from applications.application import Application
 from applications.engines import ir_version
-from applications.operands import BOOL, FLOAT, INDEX, INTEGERS, SCALE, Operand
+from applications.operands import BOOL, FLOAT, INDEX, INTEGERS, SCALE, Operand, T
 from models.building import Array
 
 NARROW = 2
@@ -48,8 +48,12 @@ class Made:
         }
 
 
-def around(application: Application, mode: str) -> Made:
-    """The model: producers for every axis of what is computed, consumers for every axis of the results."""
+def around(application: Application, mode: str, *, beside: bool = False) -> Made:
+    """The model: producers for every axis of what is computed, consumers for every axis of the results.
+
+    Args:
+        beside: with a layer that has nothing to do with the application, and an output of its own.
+    """
     engine, results = application.alone.engine, application.alone.results
     w = _Workshop(np.random.default_rng([11, *application.name.encode()]), application.opset)
     operands = []
@@ -67,6 +71,9 @@ def around(application: Application, mode: str) -> Made:
     made = ["" if array is None else f"y{k}" for k, array in enumerate(results)]
     w.nodes.append(application.node(operands, made))
     outputs = dict(w.consumed(name, array) for name, array in zip(made, results, strict=True) if array is not None)
+    if beside:
+        hidden = T(5, 7)
+        outputs |= [w.consumed(w.computed(hidden, "beside"), hidden.weight(w.rng))]
     if not w.inputs:
         gain = w.input("gain", ())
         outputs = {w.op("Mul", [name, gain], f"{name}.live"): shape for name, shape in outputs.items()}
@@ -142,7 +149,7 @@ class _Workshop:
 
     def consumed(self, result: str, array: Array) -> tuple[str, tuple[int, ...]]:
         """Every axis of a result contracted with a weight: what comes out, and its shape."""
-        name = result.replace("y", "z")
+        name = f"{result}.out"
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         self.infos.append(helper.make_tensor_value_info(result, kind, array.shape))
         if array.dtype != np.float32:

@@ -74,10 +74,10 @@ class Verdict:
 class Analysed:
     """One model around an application, and what ozgraph finds in it."""
 
-    def __init__(self, application: Application, mode: str) -> None:
+    def __init__(self, application: Application, mode: str, *, beside: bool = False) -> None:
         self.application = application
         self.mode = mode
-        self.made: Made = around(application, mode)
+        self.made: Made = around(application, mode, beside=beside)
         self.state = State(ozgraph.load(self.made.model))
         Pipeline((Normalize(), InferDims(), Freeze(), Group(rescale=True)), verify_each=True).run(self.state)
         self._compared: set[frozenset[Family]] = set()
