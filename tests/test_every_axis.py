@@ -7,6 +7,7 @@ The applications are in the package ``applications``; what becomes of each axis 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -16,9 +17,12 @@ from applications.schemas import Form, forms
 from applications.slicing import slices
 from applications.summary import said, written
 from applications.tables import APPLICATIONS
-from applications.verdicts import UNREAD, analysed, axes_of
-from ozgraph.errors import ModelError
-from ozgraph.rules.table import registered
+from applications.verdicts import UNREAD, Analysed, analysed, axes_of
+from ozgraph.errors import ModelError, RuleError
+from ozgraph.graph import Op
+from ozgraph.rules.lattice import uniform, vanishing
+from ozgraph.rules.rule import Rule, Spec, line
+from ozgraph.rules.table import Override, registered
 
 FORMS = [form for operator in sorted(registered()) for form in forms(operator)]
 
@@ -103,6 +107,56 @@ def test_an_opset_that_onnxruntime_does_not_run_is_not_read(name: str) -> None:
     assert application.opset == NOT_READ[name]
     with pytest.raises(ModelError, match="upgrade onnxruntime"):
         analysed(application, DATA)
+
+
+# -- the test itself -------------------------------------------------------------------------------------------------
+
+
+def _without(made: Rule) -> Rule:
+    return replace(made, rewrite=None)
+
+
+def _check_all(models: list[Analysed]) -> None:
+    for model in models:
+        for position, axis in axes_of(model.application):
+            model.check_axis(position, axis)
+
+
+WRONG = {
+    "Softmax": line("... -> ...", transfer=uniform),
+    "CumSum": line("*a, -> *a", transfer=uniform),
+    "GroupNormalization": line("n c *s, c, c -> n c *s", transfer=vanishing),
+    "LRN": line("*a -> *a", transfer=vanishing),
+    "Exp": line("... -> ...", transfer=uniform),
+    "Reshape": _without(registered()["Reshape"]),
+    "ReduceMean": _without(registered()["ReduceMean"]),
+}
+"""Rules that say too much, or forget to rewrite."""
+
+
+@pytest.mark.parametrize("operator", WRONG)
+def test_a_wrong_rule_is_found(operator: str) -> None:
+    with Override(operator, WRONG[operator]):
+        models = [Analysed(application, DATA) for application in READ if application.operator == operator]
+    with pytest.raises(AssertionError):
+        _check_all(models)
+
+
+@pytest.mark.parametrize("operator", ["Relu", "Conv", "Gather", "LSTM", "com.microsoft.Attention"])
+def test_a_rule_that_freezes_everything_is_found(operator: str) -> None:
+    def refuse(op: Op) -> Spec:
+        raise RuleError("nothing is known of it")
+
+    with Override(operator, replace(registered()[operator], describe=refuse)):
+        lost = [
+            (application, position, axis)
+            for application in READ
+            if application.operator == operator
+            for model in [Analysed(application, DATA)]
+            for position, axis in axes_of(application)
+            if str(model.verdict(position, axis)) not in WRITTEN[application.name, position, axis]
+        ]
+    assert lost
 
 
 # -- completeness ----------------------------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ for _form, (_left, _right) in _SHAPES.items():
     for _name in ["BitwiseAnd", "BitwiseOr", "BitwiseXor"]:
         use(_name, integers(*_left), integers(*_right), form=_form)
     use("BitShift", integers(*_left, dtype="uint8"), integers(*_right, dtype="uint8"), form=_form, direction="LEFT")
-    if len(_right) <= len(_left):
-        use("PRelu", T(*_left), T(*_right), form=_form) if _form != "both" else None
+    if _form in ("same", "right", "scalar"):  # the slope broadcasts to the operand, not the other way round
+        use("PRelu", T(*_left), T(*_right), form=_form)
     use("Where", booleans(*_left), T(*_right), T(3, 4, 5), form=_form)
 use("Div", T(3, 4, 5), T(3, 4, 5, through="Abs"), form="by zero")
 use("BitShift", integers(3, 4, dtype="uint8"), integers(3, 4, dtype="uint8"), direction="RIGHT")
