@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import ClassVar
@@ -148,20 +149,18 @@ def _judge(
     roles: Roles,
 ) -> dict[Atom, _Verdict]:
     """A verdict for every atom that can be made dead; the others freeze, with the reason."""
-    first = _spare_what_must_not_be_zero(state, zeroed, roles)
+    first, spared = _spare_what_must_not_be_zero(state, zeroed, roles)
     verdicts: dict[Atom, _Verdict] = {}
     undecided: dict[Atom, list[tuple[Value, int]]] = {}
     for atom in zeroed:
         if atom in first.not_finite:
-            bound = first.not_finite[atom][0][0]
-            why = Reason("a zeroed slot would not be finite there", bound.op.operator, bound.op.name)
-            state.dims.freeze(atom, why)
+            _freeze_not_finite(state, atom, first)
             continue
         verdict = _Verdict()
         for site in sites.get(atom, ()):
             if _vanishes(site, atom, first, state, verdict):
                 continue
-            consumers = roles.consumers(site, atom)
+            consumers = [place for place in roles.consumers(site, atom) if place not in spared[atom]]
             if not consumers:
                 _freeze(state, atom, site)
                 break
@@ -172,9 +171,13 @@ def _judge(
     if undecided:
         # With those consumers at zero too, every site must see nothing.
         both = {atom: [*zeroed[atom], *consumers] for atom, consumers in undecided.items()}
-        second = Prover(state, _zero_at(state, both), both)
+        second, _ = _spare_what_must_not_be_zero(state, both, roles, both)
         for atom, consumers in undecided.items():
-            verdict = _Verdict("consumers", tuple(dict.fromkeys(consumers)))
+            if atom in second.not_finite:
+                _freeze_not_finite(state, atom, second)
+                del verdicts[atom]
+                continue
+            verdict = _Verdict("consumers", tuple(place for place in dict.fromkeys(consumers) if place in both[atom]))
             verdicts[atom] = verdict
             for site in sites[atom]:
                 if not _vanishes(site, atom, second, state, verdict):
@@ -184,10 +187,25 @@ def _judge(
     return verdicts
 
 
-def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: Roles) -> Prover:
-    """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0)."""
+def _freeze_not_finite(state: State, atom: Atom, prover: Prover) -> None:
+    op = prover.not_finite[atom][0][0].op
+    state.dims.freeze(atom, Reason("a zeroed slot would not be finite there", op.operator, op.name))
+
+
+def _spare_what_must_not_be_zero(
+    state: State,
+    zeroed: dict[Atom, list[tuple[Value, int]]],
+    roles: Roles,
+    atoms: Iterable[Atom] | None = None,
+) -> tuple[Prover, dict[Atom, set[tuple[Value, int]]]]:
+    """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0).
+
+    Returns:
+        What is known with the others at zero, and what was taken out: no consumer of its slots either.
+    """
+    kept_out: dict[Atom, set[tuple[Value, int]]] = {atom: set() for atom in zeroed}
     while True:
-        prover = Prover(state, _zero_at(state, zeroed))
+        prover = Prover(state, _zero_at(state, zeroed), atoms)
         spared = False
         for atom, places in prover.not_finite.items():
             blamed = {
@@ -200,8 +218,9 @@ def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Val
             left = [place for place in zeroed[atom] if place not in blamed]
             spared |= len(left) < len(zeroed[atom])
             zeroed[atom] = left
+            kept_out[atom] |= blamed
         if not spared:
-            return prover
+            return prover, kept_out
 
 
 def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start:

@@ -94,9 +94,15 @@ def _freeze_all(state: State, op: Op, reason: str) -> None:
 
 def _apply(state: State, op: Op, rule: Rule) -> None:
     spec = rule.describe(op)
-    for value in (*op.inputs, *op.outputs):
-        if value is not None and (value.shape is None or 0 in value.shape):
+    for value, axes in zip((*op.inputs, *op.outputs), (*spec.operands, *spec.results), strict=True):
+        # An operand without elements stands for one that is left out, where the rule says nothing of it.
+        if value is not None and (value.shape is None or (0 in value.shape and axes is not None)):
             raise RuleError("the shape of an operand is not known before running")
+    if any(
+        axes is None and value is not None and value.rank for value, axes in zip(op.outputs, spec.results, strict=True)
+    ):
+        # What its axes share with the others is not known, so nothing here may shrink.
+        raise RuleError("its rule says nothing of one of its results")
     extents = _extents(op, spec)
     env: dict[str, Dim] = {}
     frozen: list[Dim] = []

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from test_rules import applied
 
 import ozgraph
 from models.building import Net
@@ -125,3 +126,17 @@ def test_operators_that_freeze_have_a_reason_of_their_own(operator: str, words: 
     from ozgraph.rules.table import registered_freezing
 
     assert words in registered_freezing()[f"com.microsoft.{operator}"]
+
+
+@pytest.mark.parametrize("position", [12, 13, 14, 15])
+def test_grouped_query_attention_with_scales_or_norms_of_its_own_is_refused(position: int) -> None:
+    operands = [(2, 5, 32), (2, 5, 16), (2, 5, 16), *[None] * (position - 3), (8,)]
+    state = applied("com.microsoft.GroupQueryAttention", *operands, to=[(2, 5, 32)], num_heads=4, kv_num_heads=2)
+    assert not any((state.dims.ids(dim) >= 0).any() for axes in state.axes.values() for dim in axes)
+    assert {row.text for row in state.dims.reasons} == {"its cache is quantised or its operands are normalised inside"}
+
+
+def test_multi_head_attention_with_beams_is_refused() -> None:
+    operands = [(2, 1, 24), (2, 1, 24), (2, 1, 24), *[None] * 6, (2, 3, 8)]
+    state = applied("com.microsoft.MultiHeadAttention", *operands, to=[(2, 1, 24)], num_heads=4)
+    assert {row.text for row in state.dims.reasons} == {"its cache is shared and indexed at run time"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from ozgraph.rules.registry import register, register_freezing
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, Transfer, attribute, from_pattern, line, need_shape
 
 _MS = "com.microsoft."
+
+WINDOW = "a window moves along it"
 
 
 def _names(operators: str) -> str:
@@ -106,15 +109,25 @@ def _fused_conv(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
     return np.where(total == 0, 0.0, np.nan) if op.attributes.get("activation", "") in _KEEPS_ZERO else UNKNOWN
 
 
+_FUSED_CONV = parse("n (g i) *s, (g o) i *k, (g o), n (g o) *t -> n (g o) *t")
+
+
+def _fused_convolution(op: Op) -> Spec:
+    """The residual has the positions of the result, but the window makes them: they stay."""
+    spec = from_pattern(_FUSED_CONV, op, sizes={"g": attribute("group", 1)(op)})
+    over = {f"*t{number}": WINDOW for number in range(len(need_shape(op.inputs[0], op)) - 2)}
+    return replace(spec, frozen=over)
+
+
 register(
     _names("FusedConv"),
-    line(
-        "n (g i) *s, (g o) i *k, (g o), n (g o) *t -> n (g o) *t",
-        transfer=_fused_conv,
-        sizes={"g": attribute("group", 1)},
+    Rule(
+        _fused_convolution,
+        _fused_conv,
         macs="n g i o *k *t",
         blocks=frozenset({"g"}),
         rewrite=groups,
+        text=_FUSED_CONV.text,
     ),
 )
 
@@ -246,7 +259,7 @@ def _embedding_norm(edit: Edit) -> None:
 register(
     _names("EmbedLayerNormalization"),
     line(
-        "b s, b s, v c, p c, t c, c, c, b s, *x -> b s c, b, b s c",
+        "b s, b s, v c, p c, t c, c, c, b s, b s -> b s c, b, b s c",
         transfer=_embedded,
         reduced={"c": Reduction.NORM},
         frozen={"v": LOOKED_UP, "p": LOOKED_UP, "t": LOOKED_UP, "s": "positions are counted along it"},
@@ -282,18 +295,34 @@ def _fused_attention(op: Op) -> Spec:
     if sum(widths) != columns or widths[0] != widths[1] or any(width % heads for width in widths):
         raise RuleError("its columns do not divide into heads")
     b, s, c = (Letter(name) for name in "bsc")
-    operands: list[Axes | None] = [(b, s, c), (c, _QKV), (_QKV,), None, None, None, None]
+    frozen = {"s": SOFTMAX}
+    operands: list[Axes | None] = [(b, s, c), (c, _QKV), (_QKV,), _padding(op, 3, batch, frozen), None, None, None]
     mask = op.input(5)
     if mask is not None:
         operands[5] = masked_axes(mask, (b, Letter("h"), s, s), length)
-    del batch
     return Spec(
         tuple(operands[: len(op.inputs)]),
         ((b, s, Product(("h", "e"))), None)[: len(op.outputs)],
         {"h": heads, "d": widths[0] // heads, "e": widths[2] // heads},
         reduced={"d": Reduction.SUM},
-        frozen={"s": SOFTMAX},
+        frozen=frozen,
     )
+
+
+def _padding(op: Op, position: int, batch: int, frozen: dict[str, str]) -> Axes | None:
+    """The axes of a mask over the keys: a length, a row or a square for each element of the batch.
+
+    In any other form the batch is not told apart, and ``frozen`` gets it.
+    """
+    mask = op.input(position)
+    if mask is None:
+        return None
+    shape = need_shape(mask, op)
+    if len(shape) < 4 and shape[:1] == (batch,):
+        frozen |= dict.fromkeys(("row", "column"), MASKED)
+        return tuple(Letter(name) for name in ("b", "row", "column")[: len(shape)])
+    frozen["b"] = "its mask tells the elements of the batch apart"
+    return None
 
 
 def _fused_attention_sizes(edit: Edit) -> None:
@@ -336,14 +365,14 @@ def _multi_head(op: Op) -> Spec:
     operands = list(spec.operands)
     if op.input(3) is not None:
         operands[3] = (_QKV if past is None else _PAST_QKV,)
+    frozen = {"t": SOFTMAX, "p": SOFTMAX}
     if op.input(4) is not None:
-        operands[4] = None
+        operands[4] = _padding(op, 4, operands_[0][0], frozen)
     mask = op.input(5)
     if mask is not None:
         total = operands_[1][1] + (need_shape(past, op)[2] if past is not None else 0)
         last: Axis = Letter("t") if past is None else Concat((Letter("p"), Letter("t")))
         operands[5] = masked_axes(mask, (Letter("b"), Letter("h"), Letter("s"), last), total)
-    frozen = {"t": SOFTMAX, "p": SOFTMAX}
     if op.attributes.get("unidirectional", 0):
         frozen["s"] = MASKED
     return Spec(
@@ -352,7 +381,8 @@ def _multi_head(op: Op) -> Spec:
         spec.sizes,
         reduced={"d": Reduction.SUM},
         frozen=frozen,
-        ties=() if past is None else past_ties(op, 1),
+        # With a past, the kernel wants one width for keys and values.
+        ties=() if past is None else (*past_ties(op, 1), (Letter("dk"), Letter("e"))),
     )
 
 
@@ -400,6 +430,12 @@ def _grouped_query(op: Op) -> Spec:
         raise RuleError("its numbers of heads do not divide")
     spec = from_pattern(_GROUPED[op.input(3) is not None], op, sizes={"g": shared, "r": heads // shared})
     operands = list(spec.operands)
+    # Lengths and positions belong to the elements of the batch; the tables of angles are looked up.
+    named = {5: ("b", "s"), 7: ("position", "angle"), 8: ("position", "angle"), 9: ("b", "s")}
+    for position, axes in named.items():
+        value = op.input(position)
+        if value is not None:
+            operands[position] = tuple(Letter(name) for name in axes[: value.rank])
     mask = op.input(10)
     if mask is not None:
         total = (mask.shape or (0,))[-1]
@@ -410,7 +446,11 @@ def _grouped_query(op: Op) -> Spec:
         tuple(operands),
         spec.results,
         spec.sizes,
-        frozen={"d": _KERNEL_WIDTHS, "s": SOFTMAX, "p": SOFTMAX, "t": SOFTMAX, "u": SOFTMAX},
+        frozen={
+            **dict.fromkeys("sptu", SOFTMAX),
+            **dict.fromkeys(("d", "angle"), _KERNEL_WIDTHS),
+            "position": LOOKED_UP,
+        },
     )
 
 
@@ -449,8 +489,10 @@ def _rotary(op: Op) -> Spec:
     data: Axes = (b, h, s, d) if len(source) == 4 else (b, s, Product(("h", "d")))
     if len(source) == 3:
         sizes["h"] = heads
+    # Positions of every element of the batch, or one offset for all.
+    positions: Axes | None = (b, s) if len(need_shape(op.inputs[1], op)) == 2 else None
     return Spec(
-        (data, None, (Letter("position"), Letter("f")), (Letter("position"), Letter("sine"))),
+        (data, positions, (Letter("position"), Letter("f")), (Letter("position"), Letter("sine"))),
         (data,),
         sizes,
         frozen={"two": "its halves rotate together", "position": LOOKED_UP, "s": "positions are counted along it"},

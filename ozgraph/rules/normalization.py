@@ -10,9 +10,9 @@ import numpy as np
 from ozgraph.graph import Array, Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
-from ozgraph.rules.notation import Axes, Letter, Product
+from ozgraph.rules.notation import ONE_AXIS, Axes, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, need_shape
 
 _POSITIONS = "the statistics run over it"
 
@@ -40,9 +40,29 @@ def batch_normalized(op: Op, states: Sequence[Slots], epsilon: float) -> Slots:
     return np.where(gamma == 0, beta, finite(value))
 
 
+def _trains(op: Op) -> bool:
+    """Whether the statistics are those of the batch; before opset 14, further results say so."""
+    return bool(op.attributes.get("training_mode", 0)) or any(value is not None for value in op.outputs[1:])
+
+
+def _batch(op: Op) -> Spec:
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    channels: Axes = names[1:2]
+    operands = (names, *(channels for _ in op.inputs[1:]))
+    results = (names, *(channels for _ in op.outputs[1:]))
+    over = {name.name: _POSITIONS for name in (names[0], *names[2:])} if _trains(op) else {}
+    return Spec(operands, results, frozen=over)
+
+
+def _batch_normalized(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    if result:
+        return UNKNOWN
+    return (_instance_norm if _trains(op) else _batch_norm)(op, states, result, axis)
+
+
 register(
     "BatchNormalization",
-    line("n c *s, c, c, c, c -> n c *s", transfer=_batch_norm, statistics=frozenset({3, 4})),
+    Rule(_batch, _batch_normalized, statistics=frozenset({3, 4}), text="n c *s, c, c, c, c -> n c *s"),
 )
 
 
@@ -74,7 +94,8 @@ def _over_last_axes(reduction: Reduction) -> Describe:
         # Scale and bias broadcast to the normalised axes, aligned on the right.
         affine = [None if value is None else names[rank - value.rank :] for value in op.inputs[1:]]
         over = [f"a{number}" for number in range(first, rank)]
-        axes = (names, *affine), (names, *(None for _ in op.outputs[1:]))
+        statistics: Axes = (*names[:first], *(ONE_AXIS for _ in names[first:]))
+        axes = (names, *affine), (names, *(statistics for _ in op.outputs[1:]))
         return Spec(*axes, reduced=dict.fromkeys(over, reduction))
 
     return describe
@@ -82,6 +103,8 @@ def _over_last_axes(reduction: Reduction) -> Describe:
 
 def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """On a normalised axis gamma zero leaves beta; beside it a constant slot becomes zero, then beta."""
+    if result:
+        return UNKNOWN
     x, gamma = _state(states, 0), _state(states, 1)
     beta = _state(states, 2) if op.input(2) is not None else ZERO
     if axis >= _normalized_from(op):
@@ -91,6 +114,8 @@ def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
 
 def _rms_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """Zero stays zero, and gamma zero makes it."""
+    if result:
+        return UNKNOWN
     return np.where((_state(states, 0) == 0) | (_state(states, 1) == 0), 0.0, np.nan)
 
 
@@ -350,7 +375,8 @@ def _mean_variance(op: Op) -> Spec:
 
 
 def _centred(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    return np.where(np.isnan(_state(states, 0)), np.nan, 0.0)
+    """A constant over the normalised positions has no deviation to divide by."""
+    return np.where(np.isnan(_state(states, 0)), np.nan, np.inf)
 
 
 register("MeanVarianceNormalization", Rule(_mean_variance, _centred, text="n c *s -> n c *s"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ozgraph.graph import Op
 from ozgraph.plan import NewOp
-from ozgraph.rules.lattice import opaque, uniform, vanishing
+from ozgraph.rules.lattice import UNKNOWN, Slots, opaque, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
@@ -60,15 +64,13 @@ def _mean_keeps_its_count(edit: Edit) -> None:
     ratio = 1.0
     for axis in axes:
         ratio *= after[axis] / before[axis]
-    from numpy import array
-
     part = edit.rename("mean")
     inputs = [None if value is None else value.name for value in op.inputs]
     result = op.outputs[0]
     assert result is not None
     edit.replace(
         NewOp("ReduceMean", tuple(inputs), (part,), op.attributes),
-        NewOp("Mul", (part, array(ratio, dtype=source.dtype)), (result.name,)),
+        NewOp("Mul", (part, np.array(ratio, dtype=source.dtype)), (result.name,)),
     )
 
 
@@ -85,7 +87,15 @@ def _extreme(op: Op) -> Spec:
 
 register("ReduceMax ReduceMin", Rule(_extreme, uniform, text="extreme"))
 register("ReduceProd", Rule(_reduce(None), vanishing, text="product"))
-register("ReduceLogSum", Rule(_reduce(Reduction.SUM), opaque, text="log of a sum"))
+
+
+def _log_of_sum(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A sum of zeros has no logarithm."""
+    state = states[0]
+    return UNKNOWN if state is None else np.where(state == 0, np.inf, np.nan)
+
+
+register("ReduceLogSum", Rule(_reduce(Reduction.SUM), _log_of_sum, text="log of a sum"))
 register("ReduceLogSumExp", Rule(_reduce(None), opaque, text="log of a sum of exponentials"))
 
 
@@ -143,7 +153,8 @@ def _topk(op: Op) -> Spec:
     names = letters("a", rank)
     results = (*names[:axis], Letter("k"), *names[axis + 1 :])
     why = "a top-k along it depends on order"
-    return Spec((names, None), (results, results), frozen={f"a{axis}": why, "k": why})
+    operands = (names, *(None for _ in op.inputs[1:]))
+    return Spec(operands, (results,) * len(op.outputs), frozen={f"a{axis}": why, "k": why})
 
 
 register("TopK", Rule(_topk, opaque, text="top-k"))
