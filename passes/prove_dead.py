@@ -28,7 +28,7 @@ Start = Callable[[Value, int, Atom], Slots]
 
 Key = tuple[Value, int, Atom]
 
-_ROUNDS = 4
+_ROUNDS = 32
 """Rounds in which the slots of what a body receives are given up one by one; afterwards, axis by axis."""
 
 

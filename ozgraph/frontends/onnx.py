@@ -19,12 +19,16 @@ from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.normal_form import normalise, translated
 from ozgraph.frontends.origin import FillConstant, OnnxOrigin, TensorConstant
+from ozgraph.frontends.settling import settle
 from ozgraph.frontends.shapes import InferenceError, Skeleton
 from ozgraph.graph import Graph
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
 _VARIANTS = 3
+_ROUNDS = 8
+"""How often what is settled before running is looked for: taking one thing out of the way may settle another."""
+
 _MOST_FILL_BYTES = 1 << 35
 _MOST_ELEMENTS = 1 << 44
 
@@ -49,11 +53,17 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     with translated(where, "analysing it"):
         skeleton = Skeleton(model)
         _check_nodes(skeleton, where)
+        _check_fills(skeleton, where)
         declared = sampling.signature(model, shapes or {})
         fixed = sampling.given(declared, shapes or {})
-        _check_fills(skeleton, where)
         samples, inferred = _bind(skeleton, declared, fixed, where)
         varying = _variability(skeleton, declared, inferred)
+        for _ in range(_ROUNDS):
+            if not settle(skeleton, inferred[0], varying):
+                break
+            skeleton = Skeleton(model)
+            samples, inferred = _bind(skeleton, declared, fixed, where)
+            varying = _variability(skeleton, declared, inferred)
         origin = OnnxOrigin(model, path, dims=dict(declared.dims), samples=samples)
         origin.files = frozenset(files | ({os.path.realpath(path)} if path else set()))
         origin.external = bool(files)

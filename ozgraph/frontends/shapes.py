@@ -238,34 +238,42 @@ def _walk_nodes(
         if control is not None:
             _walk_bodies(skeleton, control, names, known, computed)
             continue
-        _evaluate(skeleton, node, known, computed)
         outputs = [value for value in node.outputs if value.name]
-        if all(known.complete(value.name or "") for value in outputs):
+        if any(value.name not in known.dtypes for value in outputs):
+            # In a body, nothing has been inferred yet, and what is arithmetic shows in its type.
+            _infer_results(skeleton, node, outputs, names, known)
+        _evaluate(skeleton, node, known, computed)
+        if not all(known.complete(value.name or "") for value in outputs):
+            _infer_results(skeleton, node, outputs, names, known)
+
+
+def _infer_results(
+    skeleton: Skeleton, node: ir.Node, outputs: Iterable[ir.Value], names: Mapping[str, int], known: Inferred
+) -> None:
+    """Record what is known of the results of one node, where that is not known yet."""
+    data = {
+        name: contents
+        for name in (value.name or "" for value in node.inputs if value is not None)
+        if (contents := known.elements.get(name, skeleton.constants.get(name))) is not None
+    }
+    found = skeleton.infer_node(node, known.shapes, known.dtypes, data)
+    for value in outputs:
+        assert value.name is not None
+        if found is not None and value.name in found.dtypes:
+            known.dtypes.setdefault(value.name, found.dtypes[value.name])
+        if known.complete(value.name):
             continue
-        data = {
-            name: contents
-            for name in (value.name or "" for value in node.inputs if value is not None)
-            if (contents := known.elements.get(name, skeleton.constants.get(name))) is not None
-        }
-        found = skeleton.infer_node(node, known.shapes, known.dtypes, data)
-        for value in outputs:
-            assert value.name is not None
-            if known.complete(value.name):
-                continue
-            if found is not None:
-                if value.name in found.shapes:
-                    known.shapes[value.name] = found.shapes[value.name]
-                if value.name in found.dtypes:
-                    known.dtypes.setdefault(value.name, found.dtypes[value.name])
-            if not known.complete(value.name) and node.op_type in _SHAPE_KEEPING:
-                source = node.inputs[0]
-                if source is not None and known.complete(source.name or ""):
-                    known.shapes[value.name] = known.shapes[source.name or ""]
-                    known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
-            if not known.complete(value.name):
-                _use_declared(value, names, known)
-        if node.domain == contrib_shapes.DOMAIN:
-            contrib_shapes.complete(node, known.shapes, known.dtypes)
+        if found is not None and value.name in found.shapes:
+            known.shapes[value.name] = found.shapes[value.name]
+        if not known.complete(value.name) and node.op_type in _SHAPE_KEEPING:
+            source = node.inputs[0]
+            if source is not None and known.complete(source.name or ""):
+                known.shapes[value.name] = known.shapes[source.name or ""]
+                known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
+        if not known.complete(value.name):
+            _use_declared(value, names, known)
+    if node.domain == contrib_shapes.DOMAIN:
+        contrib_shapes.complete(node, known.shapes, known.dtypes)
 
 
 def _walk_bodies(
