@@ -99,16 +99,16 @@ class Resolver:
     def _resolve_use(self, node: ir.Node, kind: str, held: list[ir.Value]) -> None:
         result = node.outputs[0]
         if kind == "SequenceInsert" and len(node.inputs) > 1:
-            place = self._position(node, 2, len(held), len(held) + 1)
+            place = self._position(node, 2, len(held), len(held), last=len(held))
             element = node.inputs[1]
             if place is not None and element is not None:
                 self._held[result] = [*held[:place], element, *held[place:]]
         elif kind == "SequenceErase":
-            place = self._position(node, 1, len(held) - 1, len(held))
+            place = self._position(node, 1, len(held) - 1, len(held), last=len(held) - 1)
             if place is not None:
                 self._held[result] = [*held[:place], *held[place + 1 :]]
         elif kind == "SequenceAt":
-            place = self._position(node, 1, None, len(held))
+            place = self._position(node, 1, None, len(held), last=len(held) - 1)
             if place is not None:
                 self._replace(node, ir.node("Identity", [held[place]]))
         elif kind == "SequenceLength":
@@ -117,16 +117,16 @@ class Resolver:
         elif kind == "ConcatFromSequence" and held:
             self._concatenate(node, held)
 
-    def _position(self, node: ir.Node, operand: int, default: int | None, count: int) -> int | None:
-        """A position that is a constant; None where it is not known or out of range."""
+    def _position(self, node: ir.Node, operand: int, default: int | None, count: int, *, last: int) -> int | None:
+        """A position that is a constant, counted from the back where negative; None where not known or out of range."""
         place = default
         value = node.inputs[operand] if operand < len(node.inputs) else None
         if value is not None:
             elements = self._elements(value)
             place = int(elements.reshape(-1)[0]) if elements is not None and elements.size == 1 else None
-        if place is None or not -count <= place < count:
+        if place is None or not -count <= place <= last:
             return None
-        return place % count
+        return place + count if place < 0 else place
 
     def _elements(self, value: ir.Value) -> Array | None:
         """The elements of shape arithmetic that are the same at every run."""

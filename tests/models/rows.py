@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import contrib, control, forms, fused, moves, norms, quantised, sequences
+from models import contrib, control, forms, fused, lists, moves, norms, quantised, sequences
 from models.building import Builder
 
 ROWS: dict[str, Builder] = {
@@ -14,6 +14,7 @@ ROWS: dict[str, Builder] = {
     **quantised.MODELS,
     **contrib.MODELS,
     **control.MODELS,
+    **lists.MODELS,
 }
 
 DESIGN_TABLE: dict[str, tuple[str, ...]] = {
