@@ -8,15 +8,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from onnx_ir import serde
 
 import ozgraph
 from models.building import Net
 from models.control import MODELS, B, Body, D, H, cell, loop_body, looped, positive, zeros
+from models.feeding import feeds, run
 from models.halving import graphs_of
 from models.zeroing import Found, check_removal, pruned, reasons, refused, same_function
 from ozgraph.errors import ModelError
 from ozgraph.frontends.onnx import load
+from ozgraph.numerics.reference_operators import REPAIRED
 
 FAMILIES: dict[str, tuple[Found, ...]] = {
     "if_weights_in_branches": (("then.fc.weight", H, "exact"),),
@@ -307,3 +310,31 @@ def test_a_damaged_body_freezes_or_is_refused_in_one_line(damage: Callable[[onnx
     except ModelError as refusal:
         error = str(refusal)
     assert (error and "\n" not in error) or not families
+
+
+def test_an_exact_run_stacks_what_loops_and_scans_return() -> None:
+    for name in ("loop_stacked", "scan_rnn"):
+        model = MODELS[name]()
+        inputs = feeds(model, 3)
+        evaluator = ReferenceEvaluator(model, new_ops=REPAIRED)
+        for wanted, found in zip(run(model, inputs), evaluator.run(None, inputs), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_an_exact_scan_runs_backwards_and_along_any_axis() -> None:
+    net = Net("backwards")
+    x = net.input("x", (B, 4, D))
+    body = Body(net, "body")
+    total, part = body.input("total", (B, D)), body.input("part", (B, D))
+    step = body.op("Add", total, part)
+    graph = body.floats((step, (B, D)), (body.op("Mul", step, step), (B, D)))
+    y = net.ops(
+        "Scan", zeros(net, B, D), x, outputs=2, body=graph, num_scan_inputs=1, scan_input_axes=[1],
+        scan_input_directions=[1], scan_output_axes=[2], scan_output_directions=[1],
+    )  # fmt: skip
+    model = net.build(*y)
+    inputs = feeds(model, 3)
+    for wanted, found in zip(
+        run(model, inputs), ReferenceEvaluator(model, new_ops=REPAIRED).run(None, inputs), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)

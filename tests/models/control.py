@@ -37,8 +37,9 @@ class Body(Net):
         return helper.make_graph(self.nodes, self.fresh(self.name), self.inputs, results, self.initializers)
 
     def floats(self, *outputs: tuple[str, Sequence[Size]]) -> onnx.GraphProto:
-        """The body with floating results."""
-        return self.graph(*((name, shape, TensorProto.FLOAT) for name, shape in outputs))
+        """The body with results of the model's floating type."""
+        kind = helper.np_dtype_to_tensor_dtype(self.dtype)
+        return self.graph(*((name, shape, kind) for name, shape in outputs))
 
 
 def positive(net: Net, x: str) -> str:
