@@ -6,12 +6,12 @@ open, and the body is walked again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from ozgraph.frontends.control_flow import Control, Entry, Exit
+from ozgraph.frontends.control_flow import Control, Entry, Exit, every_node
 from ozgraph.frontends.known import Dim, Inferred
 
 Walk = Callable[[Iterable[ir.Node]], None]
@@ -21,11 +21,14 @@ _ROUNDS = 3
 _MOST_RUNS = 1 << 20
 
 
-def infer(control: Control, known: Inferred, computed: set[str], walk: Walk) -> None:
+def infer(
+    control: Control, controls: Mapping[ir.Node, Control], known: Inferred, computed: set[str], walk: Walk
+) -> None:
     """Record what is known of the values of the bodies and of the results.
 
     Args:
         control: the node.
+        controls: all nodes whose bodies are followed.
         known: what is known so far; extended.
         computed: names of shape arithmetic that follows from sizes; extended.
         walk: records what is known of the results of nodes, in order.
@@ -38,7 +41,7 @@ def infer(control: Control, known: Inferred, computed: set[str], walk: Walk) -> 
         changing = [entry for entry in control.entries if _open_what_changes(entry, known, drop=attempt == _ROUNDS - 1)]
         if not changing:
             break
-        _forget(control, known, computed)
+        _forget(control, controls, known, computed)
     count = runs(control, known)
     for made in control.exits:
         _leave(control, made, count, known, computed)
@@ -86,9 +89,9 @@ def _open_what_changes(entry: Entry, known: Inferred, *, drop: bool) -> bool:
     return True
 
 
-def _forget(control: Control, known: Inferred, computed: set[str]) -> None:
+def _forget(control: Control, controls: Mapping[ir.Node, Control], known: Inferred, computed: set[str]) -> None:
     for body in control.bodies:
-        for node in body.all_nodes():
+        for node in every_node(body, controls):
             for value in node.outputs:
                 name = value.name or ""
                 known.shapes.pop(name, None)
@@ -119,18 +122,19 @@ def runs_on(control: Control, known: Inferred) -> bool:
         return True
     _, go, going = control.conditions
     again = control.entries[1].value
-    while going is not None and going is not again and _passes_on(going.producer()):
+    while going is not None and going is not again and _passes_on(going.producer(), known):
         producer = going.producer()
         assert producer is not None
         going = producer.inputs[0]
     return (go is None or _is_true(go, known)) and (going is again or _is_true(going, known))
 
 
-def _passes_on(node: ir.Node | None) -> bool:
+def _passes_on(node: ir.Node | None, known: Inferred) -> bool:
     """Whether a node hands a condition on as it is."""
-    if node is None or node.domain not in ("", "ai.onnx") or len(node.inputs) != 1:
+    source = node.inputs[0] if node is not None and len(node.inputs) == 1 else None
+    if node is None or source is None or node.domain not in ("", "ai.onnx"):
         return False
-    boolean = node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.BOOL
+    boolean = known.dtypes.get(source.name or "") == ir.DataType.BOOL.value
     return node.op_type == "Identity" or (node.op_type == "Cast" and boolean)
 
 

@@ -282,7 +282,7 @@ def _walk_bodies(
     def walk(body: Iterable[ir.Node]) -> None:
         _walk_nodes(skeleton, body, names, known, computed)
 
-    body_shapes.infer(control, known, computed, walk)
+    body_shapes.infer(control, skeleton.controls, known, computed, walk)
 
 
 def _use_declared(value: ir.Value, names: Mapping[str, int], known: Inferred) -> None:
