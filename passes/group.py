@@ -283,7 +283,9 @@ class Roles:
             if bound is None:
                 continue
             present = [value for value in op.inputs if value is not None]
-            if present and all(v.constant is not None or v in only_weights or v.integers is not None for v in present):
+            known = all(v.constant is not None or v in only_weights or v.integers is not None for v in present)
+            # What a body receives is constant before its first run only.
+            if present and known and op.later is None:
                 only_weights.update(value for value in op.outputs if value is not None)
                 self._pass_on(bound)
             else:

@@ -29,6 +29,9 @@ Start = Callable[[Value, int, Atom], Slots]
 
 Key = tuple[Value, int, Atom]
 
+_ROUNDS = 32
+"""Rounds in which the slots of what a body receives are given up one by one; afterwards, axis by axis."""
+
 
 class Prover:
     """States of atoms along the axes of values, computed once, front to back.
@@ -47,11 +50,18 @@ class Prover:
         self._start = start
         self._only = None if atoms is None else set(atoms)
         self._known: dict[Key, Slots] = {}
+        self._entering: dict[Key, Slots] = {}
         self.not_finite: dict[Atom, list[tuple[Bound, int, int]]] = {}
-        for op in state.graph.ops:
-            bound = state.bound.get(op)
-            if bound is not None:
+        bounds = [bound for op in state.graph.ops if (bound := state.bound.get(op)) is not None]
+        looping = [bound for bound in bounds if bound.op.later is not None]
+        rounds = 0
+        while True:
+            self.not_finite.clear()
+            for bound in bounds:
                 self._forward(bound)
+            rounds += 1
+            if not self._feed_back(looping, whole=rounds >= _ROUNDS):
+                break
 
     def at(self, value: Value, axis: int, atom: Atom) -> Slots:
         """What is known of the atom's slots on this axis."""
@@ -75,6 +85,32 @@ class Prover:
                 atoms = self._followed(value, axis)
                 if atoms:
                     self._transfer(bound, position, axis, value, atoms)
+
+            if bound.op.later is not None:
+                for key in [key for key in self._entering if key[0] is value]:
+                    self._known[key] = meet([self._known.get(key, UNKNOWN), self._entering[key]])
+
+    def _feed_back(self, looping: Iterable[Bound], *, whole: bool) -> bool:
+        """Take back what a body does not keep up from run to run; whether that was anything.
+
+        What a body receives is first taken to stay as it was before the first run. That holds by induction where the
+        body, given it, returns it. ``whole``: give up all slots of an axis with one, so that this ends soon.
+        """
+        changed = False
+        for bound in looping:
+            value, later = bound.op.outputs[0], bound.op.later
+            if value is None or later is None or value not in self._state.axes:
+                continue
+            for axis in range(len(self._state.axes[value])):
+                for atom in self._followed(value, axis):
+                    key = (value, axis, atom)
+                    before = np.broadcast_to(self._known.get(key, UNKNOWN), atom.size)
+                    stays = self._at_if_there(later, axis, atom) if later.rank == value.rank else UNKNOWN
+                    after = meet([before, np.broadcast_to(stays, atom.size)])
+                    if np.isnan(after).sum() > np.isnan(before).sum():
+                        self._entering[key] = np.full(atom.size, np.nan) if whole else after
+                        changed = True
+        return changed
 
     def _transfer(self, bound: Bound, position: int, axis: int, value: Value, atoms: Collection[Atom]) -> None:
         """States of the atoms on one axis of a result.

@@ -331,6 +331,8 @@ def test_the_tables_name_only_operators_that_exist() -> None:
         for name in registered().keys() | registered_freezing().keys()
         if not name.startswith(("com.microsoft.", "aten."))
     }
+    # What stands for the bodies of control flow in a graph.
+    named = {name for name in named if name.partition(".")[0] not in {"If", "Loop", "Scan"}}
     # onnxruntime's own, which exporters write into the default domain.
     assert named - real == {"SimplifiedLayerNormalization"}
 

@@ -110,7 +110,9 @@ def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list
     tensor = ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(constant.shape), name=name)
     value = copy.initializer(name, tensor)
     source.replace_all_uses_with(value, replace_graph_outputs=True)
-    copy.model.graph.remove(node, safe=True)
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    graph.remove(node, safe=True)
     copy.values[constant] = value
 
 
@@ -122,10 +124,10 @@ def _zero_point(constant: Value) -> Array | None:
 
 def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> None:
     """Declare the new shapes, keep the names of dynamic axes, and correct declarations that were stale."""
-    outputs = set(copy.model.graph.outputs)
+    inputs, outputs = set(copy.model.graph.inputs), set(copy.model.graph.outputs)
     for value, source in copy.values.items():
         shape = shapes.get(value, value.shape)
-        if source.is_initializer() or (source.is_graph_input() and value not in shapes):
+        if source.is_initializer() or (source in inputs and value not in shapes):
             continue
         if shape is None or not isinstance(source.type, ir.TensorType):
             if value in shapes:

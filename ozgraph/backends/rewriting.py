@@ -13,6 +13,13 @@ from ozgraph.graph import Op
 from ozgraph.plan import Indices, NewOp, Rewrite
 
 
+def _graph_of(node: ir.Node) -> ir.Graph:
+    """The main graph, or the body that a node stands in."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    return graph
+
+
 def set_operand(node: ir.Node, position: int, value: ir.Value) -> None:
     """Give a node another operand; missing ones before it are left out."""
     if position >= len(node.inputs):
@@ -28,7 +35,7 @@ def _insert(
     node.outputs[0].name = copy.unique(f"{name}_output")
     if inputs[0] is not None:
         node.outputs[0].type = inputs[0].type
-    copy.model.graph.insert_before(before, node)
+    _graph_of(before).insert_before(before, node)
     return node.outputs[0]
 
 
@@ -161,7 +168,7 @@ def replace_op(copy: ModelCopy, op: Op, sequence: tuple[NewOp, ...]) -> None:
         node.metadata_props.update(old.metadata_props)
     created[-1].metadata_props.update(old.metadata_props)
     created[-1].doc_string = old.doc_string
-    copy.model.graph.insert_before(old, created)
+    _graph_of(old).insert_before(old, created)
     for name, value in finals.items():
         before = copy.values[own[name]]
         value.type, value.shape, value.doc_string = before.type, before.shape, before.doc_string
@@ -171,5 +178,5 @@ def replace_op(copy: ModelCopy, op: Op, sequence: tuple[NewOp, ...]) -> None:
         before.name, value.name = copy.unique(f"{name}_replaced"), name
         before.replace_all_uses_with(value, replace_graph_outputs=True)
         copy.values[own[name]] = value
-    copy.model.graph.remove(old, safe=True)
+    _graph_of(old).remove(old, safe=True)
     copy.nodes[op] = created[-1]

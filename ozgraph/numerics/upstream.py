@@ -34,14 +34,19 @@ def origins(graph: Graph) -> Origins:
     for value in graph.values.values():
         if value.constant is not None and value.is_float:
             found.weighted.add(value)
-    for op in graph.ops:
-        if op.type in _SIZE_READERS:
-            continue
-        sources = list(_sources(op))
-        for reached in (found.driven, found.weighted):
-            if any(source in reached for source in sources):
-                reached.update(output for output in op.outputs if output is not None)
-    return found
+    looping = any(op.later is not None for op in graph.ops)
+    while True:
+        before = len(found.driven) + len(found.weighted)
+        for op in graph.ops:
+            if op.type in _SIZE_READERS:
+                continue
+            sources = list(_sources(op))
+            for reached in (found.driven, found.weighted):
+                if any(source in reached for source in sources):
+                    reached.update(output for output in op.outputs if output is not None)
+        # What the body of a loop returns comes back into it.
+        if not looping or len(found.driven) + len(found.weighted) == before:
+            return found
 
 
 def comparable(value: Value, names: Collection[str]) -> bool:
@@ -93,3 +98,5 @@ def _walk(value: Value, stop: Callable[[Value], bool], hops: int) -> Iterator[tu
 def _sources(op: Op) -> Iterator[Value]:
     yield from (value for value in op.inputs if value is not None)
     yield from op.captures
+    if op.later is not None:
+        yield op.later

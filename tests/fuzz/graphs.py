@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from fuzz import control_layers  # noqa: F401  (for the layers that it enters)
 from fuzz.layers import LAYERS, DoesNotFitError, Tensor, Workshop, channels, projected
 from fuzz.recipes import LARGEST, Draws, Recipe
 from models.building import Array, Net

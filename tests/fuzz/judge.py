@@ -18,6 +18,7 @@ from models.building import Array
 from models.feeding import session
 from models.halving import NOTHING, HalfOfEveryFamily, zeroed_by_hand
 from ozgraph.backends.onnx import apply
+from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
@@ -135,7 +136,7 @@ def _compared_in_double(made: Made) -> Verdict:
         feeds = [made.inputs(seed) for seed in (1, 2)]
         results = []
         for model in (zeroed, small):
-            evaluator = ReferenceEvaluator(model)
+            evaluator = ReferenceEvaluator(model, new_ops=REPAIRED)
             results.append([[np.asarray(array) for array in evaluator.run(None, inputs)] for inputs in feeds])
     except Exception as error:
         return Verdict(CRASHED, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
