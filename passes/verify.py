@@ -126,6 +126,7 @@ class _Bench:
         self._folder = folder
         self._inputs = _read_inputs(options.inputs, state)
         self._count = 0
+        self._evidence: tuple[str, ...] = ()
 
     @property
     def atoms(self) -> list[Atom]:
@@ -228,7 +229,9 @@ class _Bench:
                 silenced=silenced(trial),
                 shape_variants=[sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))],
                 inputs=self._inputs,
+                expected=self._evidence,
             )
+            self._evidence = report.compared or self._evidence
         if self._options.exact and report.equal:
             exact = self._in_double(trial)
             return exact if not exact.equal else report

@@ -11,7 +11,7 @@ the evidence comes from the tensors upstream that stand in for it, one on each p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,6 +54,7 @@ def compare(
     shape_variants: Sequence[Mapping[str, tuple[int, ...]]] = (),
     inputs: Sequence[Feeds] | None = None,
     exact: bool = False,
+    expected: Collection[str] = (),
     threads: int | None = None,
     providers: Sequence[str] = CPU,
 ) -> VerifyReport:
@@ -74,6 +75,7 @@ def compare(
             left out.
         inputs: compare on these instead. A single one gets a perturbed companion, to see what varies.
         exact: in float64 on onnx's ReferenceEvaluator, with the limit 1e-12; keep the shapes small.
+        expected: what an earlier comparison of such models was based on (``VerifyReport.compared``); looked at first.
 
     Raises:
         UsageError: inputs cannot be made, or the original does not run on them.
@@ -94,7 +96,7 @@ def compare(
     def attempt(first: Path, second: Path) -> VerifyReport:
         ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (_NOISE_CEILING, _SHARP)
         names = _tensor_names(first) & _tensor_names(second)
-        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs))
+        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs), expected)
         return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:

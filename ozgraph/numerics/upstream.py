@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from ozgraph.graph import Graph, Op, Value
 
@@ -54,9 +55,20 @@ def comparable(value: Value, names: Collection[str]) -> bool:
     return value.producer is not None and value.is_float and value.name in names
 
 
-def candidates(value: Value, hops: int, names: Collection[str]) -> list[Value]:
-    """Comparable values at most ``hops`` operators upstream, nearest first."""
-    return [found for found, _ in _walk(value, lambda _: False, hops) if comparable(found, names)]
+def layers(value: Value, hops: int | None = None) -> list[list[Value]]:
+    """Values upstream by distance in operators, the nearest first: entry 0 holds what is one operator away.
+
+    Every path upstream that is at least that long passes through each of them.
+
+    Args:
+        hops: how far to go; None goes on to the inputs.
+    """
+    found: list[list[Value]] = []
+    for source, distance in _walk(value, lambda _: False, hops):
+        if distance > len(found):
+            found.append([])
+        found[-1].append(source)
+    return found
 
 
 def stand_ins(value: Value, lively: Callable[[Value], bool], hops: int) -> tuple[list[Value], bool]:
@@ -75,11 +87,13 @@ def stand_ins(value: Value, lively: Callable[[Value], bool], hops: int) -> tuple
     return accepted, cut
 
 
-def _walk(value: Value, stop: Callable[[Value], bool], hops: int) -> Iterator[tuple[Value, int]]:
+def _walk(value: Value, stop: Callable[[Value], bool], hops: int | None) -> Iterator[tuple[Value, int]]:
     """Values upstream of ``value`` with their distances, breadth first; nothing upstream of where ``stop`` holds."""
     seen = {value}
     layer = [value]
-    for distance in range(1, hops + 1):
+    for distance in count(1) if hops is None else range(1, hops + 1):
+        if not layer:
+            return
         above: list[Value] = []
         for current in layer:
             producer = current.producer

@@ -27,7 +27,18 @@ from ozgraph.rules.linear import groups
 from ozgraph.rules.normalization import decomposed, rescaled_rms, statistics
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, parse
 from ozgraph.rules.registry import register, register_freezing
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, Transfer, attribute, from_pattern, line, need_shape
+from ozgraph.rules.rule import (
+    Edit,
+    Reduction,
+    Rule,
+    Spec,
+    Transfer,
+    attribute,
+    from_pattern,
+    line,
+    need_shape,
+    with_describe,
+)
 
 _MS = "com.microsoft."
 
@@ -36,6 +47,17 @@ WINDOW = "a window moves along it"
 
 def _names(operators: str) -> str:
     return " ".join(_MS + name for name in operators.split())
+
+
+def _needing(positions: tuple[int, ...], made: Rule) -> Rule:
+    """The rule where these operands are there: onnx's checker, which sees to that elsewhere, does not know ours."""
+
+    def describe(op: Op) -> Spec:
+        if any(op.input(position) is None for position in positions):
+            raise RuleError("an operand that it needs is left out")
+        return made.describe(op)
+
+    return with_describe(made, describe)
 
 
 # -- element by element ----------------------------------------------------------------------------------------------
@@ -121,13 +143,16 @@ def _fused_convolution(op: Op) -> Spec:
 
 register(
     _names("FusedConv"),
-    Rule(
-        _fused_convolution,
-        _fused_conv,
-        macs="n g i o *k *t",
-        blocks=frozenset({"g"}),
-        rewrite=groups,
-        text=_FUSED_CONV.text,
+    _needing(
+        (0, 1),
+        Rule(
+            _fused_convolution,
+            _fused_conv,
+            macs="n g i o *k *t",
+            blocks=frozenset({"g"}),
+            rewrite=groups,
+            text=_FUSED_CONV.text,
+        ),
     ),
 )
 
@@ -197,22 +222,28 @@ def _skip_layer_norm(edit: Edit) -> None:
 
 register(
     _names("SkipLayerNormalization"),
-    line(
-        "... c, ... c, c, c, c -> ... c, *x, *y, ... c",
-        transfer=lambda *given: _skip_norm(*given, scale=2, shifts=True),
-        reduced={"c": Reduction.NORM},
-        terms=((0, 1, 4),),
-        rewrite=_skip_layer_norm,
+    _needing(
+        (0, 1, 2),
+        line(
+            "... c, ... c, c, c, c -> ... c, *x, *y, ... c",
+            transfer=lambda *given: _skip_norm(*given, scale=2, shifts=True),
+            reduced={"c": Reduction.NORM},
+            terms=((0, 1, 4),),
+            rewrite=_skip_layer_norm,
+        ),
     ),
 )
 register(
     _names("SkipSimplifiedLayerNormalization"),
-    line(
-        "... c, ... c, c, c -> ... c, *x, *y, ... c",
-        transfer=lambda *given: _skip_norm(*given, scale=2, shifts=False),
-        reduced={"c": Reduction.RMS},
-        terms=((0, 1, 3),),
-        rewrite=_skip_rms,
+    _needing(
+        (0, 1, 2),
+        line(
+            "... c, ... c, c, c -> ... c, *x, *y, ... c",
+            transfer=lambda *given: _skip_norm(*given, scale=2, shifts=False),
+            reduced={"c": Reduction.RMS},
+            terms=((0, 1, 3),),
+            rewrite=_skip_rms,
+        ),
     ),
 )
 
@@ -258,13 +289,16 @@ def _embedding_norm(edit: Edit) -> None:
 
 register(
     _names("EmbedLayerNormalization"),
-    line(
-        "b s, b s, v c, p c, t c, c, c, b s, b s -> b s c, b, b s c",
-        transfer=_embedded,
-        reduced={"c": Reduction.NORM},
-        frozen={"v": LOOKED_UP, "p": LOOKED_UP, "t": LOOKED_UP, "s": "positions are counted along it"},
-        terms=((2, 3, 4),),
-        rewrite=_embedding_norm,
+    _needing(
+        (0, 2, 3, 5, 6),
+        line(
+            "b s, b s, v c, p c, t c, c, c, b s, b s -> b s c, b, b s c",
+            transfer=_embedded,
+            reduced={"c": Reduction.NORM},
+            frozen={"v": LOOKED_UP, "p": LOOKED_UP, "t": LOOKED_UP, "s": "positions are counted along it"},
+            terms=((2, 3, 4),),
+            rewrite=_embedding_norm,
+        ),
     ),
 )
 
@@ -335,13 +369,16 @@ def _fused_attention_sizes(edit: Edit) -> None:
 
 register(
     _names("Attention"),
-    Rule(
-        _fused_attention,
-        lambda op, states, result, axis: zero_together(states, *((1, 2) if op.input(2) is not None else (1,))),
-        rewrite=_fused_attention_sizes,
-        macs=("b s c h d", "b s c h d", "b s c h e", "b h s s d", "b h s s e"),
-        terms=((1, 2),),
-        text="b s c, c (h d + h d + h e), (h d + h d + h e) -> b s (h e)",
+    _needing(
+        (0, 1),
+        Rule(
+            _fused_attention,
+            lambda op, states, result, axis: zero_together(states, *((1, 2) if op.input(2) is not None else (1,))),
+            rewrite=_fused_attention_sizes,
+            macs=("b s c h d", "b s c h d", "b s c h e", "b h s s d", "b h s s e"),
+            terms=((1, 2),),
+            text="b s c, c (h d + h d + h e), (h d + h d + h e) -> b s (h e)",
+        ),
     ),
 )
 

@@ -22,7 +22,7 @@ from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
-from ozgraph.passes.infer_dims import InferDims
+from ozgraph.passes.infer_dims import UNREADABLE, InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
@@ -95,6 +95,8 @@ def compared(made: Made) -> Verdict:
     except Exception as error:
         return Verdict(CRASHED, f"{type(error).__name__}: {error}")
     families, removed = len(state.families), state.removed.total
+    if UNREADABLE in {reason.text for reason in state.dims.reasons}:
+        return Verdict(CRASHED, "a rule cannot read an operator that is as it should be")
     fault = _broken_promise(state)
     if fault is not None:
         return fault
