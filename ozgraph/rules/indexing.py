@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from ozgraph.rules.notation import Axis, Concat, Letter, Unsaid
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
-_LOOKUP = "positions along it are looked up at run time"
+LOOKUP = "positions along it are looked up at run time"
 
 
 def _bounds(op: Op) -> dict[int, tuple[int, int] | None]:
@@ -57,8 +57,16 @@ def _clamped(start: int, step: int, size: int) -> tuple[int, int]:
 
 
 def _slice(op: Op) -> Spec:
+    return sliced_spec(op, _bounds(op))
+
+
+def sliced_spec(op: Op, bounds: Mapping[int, tuple[int, int] | None]) -> Spec:
+    """A slice of the first operand.
+
+    Args:
+        bounds: axis -> (start, step); None for an axis whose bounds are computed at run time.
+    """
     source, made = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
-    bounds = _bounds(op)
     names = letters("a", len(source))
     operand: list[Axis] = list(names)
     result: list[Axis] = list(names)
@@ -71,7 +79,7 @@ def _slice(op: Op) -> Spec:
         start, step = bound or (0, 1)
         if bound is None:
             result[axis] = Letter(f"b{axis}")
-            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
+            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), LOOKUP)
         elif step == 1 and m != n:
             parts = []
             for letter, width in ((f"l{axis}", start), (f"a{axis}", n), (f"r{axis}", m - start - n)):
@@ -82,7 +90,7 @@ def _slice(op: Op) -> Spec:
             operand[axis] = Concat(tuple(parts)) if len(parts) > 1 else parts[0]
         elif step != 1 and None in bounds.values():
             result[axis] = Letter(f"b{axis}")
-            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
+            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), LOOKUP)
         elif step != 1:
             result[axis] = Letter(f"b{axis}")
             takes[f"b{axis}"] = (f"a{axis}", start + step * np.arange(n, dtype=np.int64))
@@ -130,14 +138,14 @@ def _slice_becomes_gathers(edit: Edit, bounds: dict[int, tuple[int, int]]) -> No
     name = source.name
     for number, (axis, (start, step)) in enumerate(bounds.items()):
         wanted = start + step * np.arange(result.shape[axis])
-        fresh = _moved_indexes(wanted[edit.kept_axis(result, axis)], edit.kept_axis(source, axis))
+        fresh = moved_indexes(wanted[edit.kept_axis(result, axis)], edit.kept_axis(source, axis))
         following = result.name if number == len(bounds) - 1 else edit.rename("part")
         steps.append(NewOp("Gather", (name, fresh), (following,), {"axis": axis}))
         name = following
     edit.replace(*steps)
 
 
-def _moved_indexes(indexes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def moved_indexes(indexes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Where the positions ``indexes`` stand once only ``kept`` ones are left."""
     moved_to: npt.NDArray[np.int64] = (np.cumsum(kept) - 1)[indexes]
     return moved_to
@@ -148,13 +156,20 @@ register("Slice", Rule(_slice, uniform, rewrite=_slice_bounds, text="(l + a + r)
 
 def _gather_indexes(op: Op) -> npt.NDArray[np.int64] | None:
     """The indexes of a Gather where they are the same at every run, made non-negative."""
-    indexes = op.inputs[1]
+    return fixed_indexes(op.inputs[1], need_shape(op.inputs[0], op)[_gather_axis(op)])
+
+
+def fixed_indexes(indexes: Value | None, size: int) -> npt.NDArray[np.int64] | None:
+    """Indexes into an axis of ``size`` where they are the same at every run, made non-negative.
+
+    Raises:
+        RuleError: one of them lies outside.
+    """
     if indexes is None or (indexes.integers is not None and not indexes.integers.static):
         return None
     known = known_integers(indexes)
     if known is None:
         return None
-    size = need_shape(op.inputs[0], op)[_gather_axis(op)]
     if known.size and (known.min() < -size or known.max() >= size):
         raise RuleError("one of its indexes lies outside the axis that it reads")
     return np.where(known < 0, known + size, known).astype(np.int64)
@@ -165,10 +180,17 @@ def _gather_axis(op: Op) -> int:
 
 
 def _gather(op: Op) -> Spec:
+    return gathered_spec(op, _gather_axis(op), _gather_indexes(op))
+
+
+def gathered_spec(op: Op, axis: int, known: npt.NDArray[np.int64] | None) -> Spec:
+    """Positions of the first operand, picked by the second.
+
+    Args:
+        known: the positions, non-negative, where they are the same at every run.
+    """
     shape, indexes_shape = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
-    axis = _gather_axis(op)
     names, rows = letters("a", len(shape)), letters("i", len(indexes_shape))
-    known = _gather_indexes(op)
     if known is not None and known.ndim == 0:
         # One position is read, the others are left out.
         index = int(known)
@@ -181,7 +203,7 @@ def _gather(op: Op) -> Spec:
     if known is not None and known.ndim == 1:
         result = (*names[:axis], Letter("t"), *names[axis + 1 :])
         return Spec((names, None), (result,), takes={"t": (f"a{axis}", known)})
-    return Spec((names, rows), ((*names[:axis], *rows, *names[axis + 1 :]),), frozen={f"a{axis}": _LOOKUP})
+    return Spec((names, rows), ((*names[:axis], *rows, *names[axis + 1 :]),), frozen={f"a{axis}": LOOKUP})
 
 
 def _gather_moves_its_indexes(edit: Edit) -> None:
@@ -198,7 +220,7 @@ def _gather_moves_its_indexes(edit: Edit) -> None:
         return
     indexes = op.inputs[1]
     assert indexes is not None
-    edit.set_constant(1, _moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
+    edit.set_constant(1, moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
 
 
 register("Gather", Rule(_gather, uniform, rewrite=_gather_moves_its_indexes, text="v d, *i -> *i d"))
@@ -211,7 +233,7 @@ def _gather_elements(op: Op) -> Spec:
     result = tuple(
         a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
     )
-    return Spec((names, result), (result,), frozen={f"a{axis}": _LOOKUP, f"b{axis}": _LOOKUP})
+    return Spec((names, result), (result,), frozen={f"a{axis}": LOOKUP, f"b{axis}": LOOKUP})
 
 
 register("GatherElements", Rule(_gather_elements, uniform, text="element by element"))
@@ -222,7 +244,7 @@ def _gather_nd(op: Op) -> Spec:
     batch = int(op.attributes.get("batch_dims", 0))
     depth = picked[-1]
     names, rows = letters("a", len(shape)), letters("i", len(picked) - 1 - batch)
-    looked_up = {f"a{axis}": _LOOKUP for axis in range(batch, batch + depth)}
+    looked_up = {f"a{axis}": LOOKUP for axis in range(batch, batch + depth)}
     return Spec(
         (names, (*names[:batch], *rows, Unsaid())),
         ((*names[:batch], *rows, *names[batch + depth :]),),
@@ -247,8 +269,8 @@ def _scatter_elements(op: Op) -> Spec:
     updates = tuple(
         a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
     )
-    frozen = {f"a{n}": _LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
-    frozen |= {f"b{n}": _LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
+    frozen = {f"a{n}": LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
+    frozen |= {f"b{n}": LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
     return Spec((names, updates, updates), (names,), frozen=frozen)
 
 
@@ -259,7 +281,7 @@ def _scatter_nd(op: Op) -> Spec:
     shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
     depth = picked[-1]
     names, rows = letters("a", len(shape)), letters("i", len(picked) - 1)
-    frozen = {f"a{axis}": _LOOKUP for axis in range(depth)} | {name.name: _LOOKUP for name in rows}
+    frozen = {f"a{axis}": LOOKUP for axis in range(depth)} | {name.name: LOOKUP for name in rows}
     return Spec((names, (*rows, Unsaid()), (*rows, *names[depth:])), (names,), frozen=frozen)
 
 

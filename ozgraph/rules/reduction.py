@@ -9,7 +9,7 @@ from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
 
-_EXTREME = "a maximum, a product or a minimum over it sees every slot"
+EXTREME = "a maximum, a product or a minimum over it sees every slot"
 
 
 def reduced_axes(op: Op) -> tuple[int, ...]:
@@ -36,7 +36,7 @@ def _reduce(reduction: Reduction | None) -> Describe:
         over = [f"a{number}" for number in axes]
         operands = (names, *(None for _ in op.inputs[1:]))
         if reduction is None:
-            return Spec(operands, (tuple(results),), frozen=dict.fromkeys(over, _EXTREME))
+            return Spec(operands, (tuple(results),), frozen=dict.fromkeys(over, EXTREME))
         return Spec(operands, (tuple(results),), reduced=dict.fromkeys(over, reduction))
 
     return describe

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ozgraph.graph import Op
+from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.lattice import linear
-from ozgraph.rules.linear import matmul_spec
+from ozgraph.rules.linear import einsum_spec, matmul_spec
 from ozgraph.rules.notation import parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, need_shape
+from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, letters, line, need_shape
 
 _CONVOLUTION = {
     (False, True): parse("n (g i) *s, (g o) i *k, (g o) -> n (g o) *t"),
@@ -77,6 +78,42 @@ register(
         text="... k, n k, n -> ... n",
     ),
 )
+_ADDED = {
+    "addmm": parse("..., m k, k n -> m n"),
+    "addmv": parse("..., m k, k -> m"),
+    "addr": parse("..., m, n -> m n"),
+    "baddbmm": parse("..., b m k, b k n -> b m n"),
+    "addbmm": parse("..., b m k, b k n -> m n"),
+}
+
+
+def _added(op: Op) -> Spec:
+    """``beta * bias + alpha * product``; the bias broadcasts to the product."""
+    spec = from_pattern(_ADDED[op.type.partition(".")[0]], op)
+    results = spec.results[0] or ()
+    rank = rank_of(op)
+    return Spec((results[len(results) - rank :], *spec.operands[1:]), spec.results)
+
+
+register(
+    "aten.addmm aten.addmv aten.addr aten.baddbmm aten.addbmm",
+    Rule(_added, linear((1, 2), bias=0), macs="*", text="m n, m k, k n -> m n"),
+)
+register("aten.outer aten.ger", line("m, n -> m n", transfer=linear((0, 1)), macs="*"))
+register("aten.bilinear", line("... i, ... j, k i j, k -> ... k", transfer=linear((0, 1, 2), bias=3), macs="... i j k"))
+register("aten.einsum", Rule(einsum_spec, linear(range(8)), macs="*", text="its equation"))
+
+
+def _tensordot(op: Op) -> Spec:
+    left, right = (list(letters(name, rank_of(op, n))) for n, name in enumerate("ab"))
+    for i, j in zip(op.attributes["dims_self"], op.attributes["dims_other"], strict=True):
+        right[j % len(right)] = left[i % len(left)]
+    shared = set(left) & set(right)
+    result = tuple(name for name in (*left, *right) if name not in shared)
+    return Spec((tuple(left), tuple(right)), (result,))
+
+
+register("aten.tensordot", Rule(_tensordot, linear((0, 1)), macs="*", text="*m *k, *k *n -> *m *n"))
 register(
     "aten.matmul aten.mm aten.bmm aten.mv aten.dot",
     Rule(matmul_spec, linear((0, 1)), macs="*", text="... m k, ... k n -> ... m n"),
