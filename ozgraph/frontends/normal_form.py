@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ozgraph.errors import ModelError, OzgraphError
+from ozgraph.frontends.sequences import split_sequences
 
 # onnx_ir warns about models that are refused here in one sentence; without a handler, logging prints to the terminal.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -49,7 +50,8 @@ def normalise(model: ir.Model, where: str) -> None:
     1. Model-local functions are inlined.
     2. Constant nodes become initializers (but for those that are graph outputs).
     3. Initializers are no longer inputs; IR version 3, which demands that they are, becomes 4.
-    4. Nodes are sorted topologically, and those that reach no output are dropped.
+    4. Sequences whose tensors are read at fixed positions become splits.
+    5. Nodes are sorted topologically, and those that reach no output are dropped.
 
     Names, metadata, the opset and the remaining inputs and outputs stay as they are.
 
@@ -66,6 +68,8 @@ def normalise(model: ir.Model, where: str) -> None:
         passes.RemoveInitializersFromInputsPass()(model)
         if model.ir_version < _FREE_INITIALIZERS:
             model.ir_version = _FREE_INITIALIZERS
+    with translated(where, "reading its sequences"):
+        split_sequences(model)
     _sort(model.graph, where)
     with translated(where, "dropping its unused nodes"):
         drop_unused(model)

@@ -12,7 +12,7 @@ from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.movement import rederive
-from ozgraph.rules.notation import Axis, Concat, Letter, Unsaid
+from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product, Unsaid
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
@@ -203,24 +203,33 @@ def gathered_spec(op: Op, axis: int, known: npt.NDArray[np.int64] | None) -> Spe
     if known is not None and known.ndim == 1:
         result = (*names[:axis], Letter("t"), *names[axis + 1 :])
         return Spec((names, None), (result,), takes={"t": (f"a{axis}", known)})
+    if known is not None and known.size > 1 and np.array_equal(known.ravel(), np.arange(shape[axis])):
+        # All positions in order, only regrouped.
+        wide = tuple(name.name for name, size in zip(rows, known.shape, strict=True) if size > 1)
+        regrouped: Axis = Product(wide) if len(wide) > 1 else Letter(wide[0])
+        made = (ONE_AXIS if size == 1 else name for name, size in zip(rows, known.shape, strict=True))
+        return Spec(
+            ((*names[:axis], regrouped, *names[axis + 1 :]), None), ((*names[:axis], *made, *names[axis + 1 :]),)
+        )
     return Spec((names, rows), ((*names[:axis], *rows, *names[axis + 1 :]),), frozen={f"a{axis}": LOOKUP})
 
 
-def _gather_moves_its_indexes(edit: Edit) -> None:
-    op = edit.op
-    source, result = op.inputs[0], op.outputs[0]
-    known = _gather_indexes(op)
-    assert source is not None and result is not None
-    if known is None or known.ndim > 1:
+def move_indexes(edit: Edit, axis: int, operand: int) -> None:
+    """Give a lookup along an axis of its first operand indexes of its own, where that axis shrank."""
+    source, result, indexes = edit.op.inputs[0], edit.op.outputs[0], edit.op.inputs[operand]
+    assert source is not None and source.shape is not None and result is not None and indexes is not None
+    known = fixed_indexes(indexes, source.shape[axis])
+    if known is None:
         return
-    axis = _gather_axis(op)
     kept = edit.kept_axis(source, axis)
-    wanted = known if known.ndim == 0 else known[edit.kept_axis(result, axis)]
-    if kept.all() and len(np.atleast_1d(wanted)) == known.size:
-        return
-    indexes = op.inputs[1]
-    assert indexes is not None
-    edit.set_constant(1, moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
+    rows = [np.flatnonzero(edit.kept_axis(result, axis + number)) for number in range(known.ndim)]
+    wanted = known[np.ix_(*rows)]
+    if not kept.all() or wanted.size != known.size:
+        edit.set_constant(operand, moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
+
+
+def _gather_moves_its_indexes(edit: Edit) -> None:
+    move_indexes(edit, _gather_axis(edit.op), 1)
 
 
 register("Gather", Rule(_gather, uniform, rewrite=_gather_moves_its_indexes, text="v d, *i -> *i d"))

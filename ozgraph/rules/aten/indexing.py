@@ -12,7 +12,7 @@ from ozgraph.graph import Op
 from ozgraph.plan import NewOp
 from ozgraph.rules.aten.arguments import axes_of, axis_of, rank_of, source_of
 from ozgraph.rules.aten.computed import Computed
-from ozgraph.rules.indexing import LOOKUP, fixed_indexes, gathered_spec, moved_indexes, sliced_spec
+from ozgraph.rules.indexing import LOOKUP, fixed_indexes, gathered_spec, move_indexes, moved_indexes, sliced_spec
 from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter
 from ozgraph.rules.registry import register
@@ -139,27 +139,12 @@ def _lookup(op: Op, axis: int) -> Spec:
     return gathered_spec(op, axis, fixed_indexes(op.inputs[1], need_shape(op.inputs[0], op)[axis]))
 
 
-def _moves_its_indexes(edit: Edit, axis: int, operand: int) -> None:
-    """Give the operator indexes of its own where the axis that it reads shrank."""
-    source, result = source_of(edit.op), edit.op.outputs[0]
-    indexes = source_of(edit.op, operand)
-    assert result is not None and source.shape is not None
-    known = fixed_indexes(indexes, source.shape[axis])
-    if known is None or known.ndim > 1:
-        return
-    kept = edit.kept_axis(source, axis)
-    wanted = known if known.ndim == 0 else known[edit.kept_axis(result, axis)]
-    if kept.all() and len(np.atleast_1d(wanted)) == known.size:
-        return
-    edit.set_constant(operand, moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
-
-
 register(
     "aten.embedding",
     Rule(
         lambda op: _lookup(op, 0),
         uniform,
-        rewrite=lambda edit: _moves_its_indexes(edit, 0, 1),
+        rewrite=lambda edit: move_indexes(edit, 0, 1),
         text="v d, *i -> *i d",
     ),
 )
@@ -168,7 +153,7 @@ register(
     Rule(
         lambda op: _lookup(op, axis_of(op, rank_of(op))),
         uniform,
-        rewrite=lambda edit: _moves_its_indexes(edit, axis_of(edit.op, rank_of(edit.op)), 1),
+        rewrite=lambda edit: move_indexes(edit, axis_of(edit.op, rank_of(edit.op)), 1),
         text="v d, i -> i d",
     ),
 )
@@ -232,7 +217,7 @@ def _taken(op: Op, axis: int, known: Indexes) -> Spec:
 def _index_moves(edit: Edit) -> None:
     axes, _ = _indexed(edit.op)
     if len(axes) == 1:
-        _moves_its_indexes(edit, axes[0], 1 + axes[0])
+        move_indexes(edit, axes[0], 1 + axes[0])
 
 
 register("aten.index aten._unsafe_index", Rule(_index, uniform, rewrite=_index_moves, text="*v *d, *i -> *i *d"))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from ozgraph.graph import Op
 from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.lattice import linear
-from ozgraph.rules.linear import einsum_spec, matmul_spec
+from ozgraph.rules.linear import convolved, einsum_spec, matmul_spec, weight_is_matrix
 from ozgraph.rules.notation import parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, letters, line, need_shape
+from ozgraph.rules.rule import Edit, Folding, Rule, Spec, from_pattern, letters, line, need_shape
+
+ADD = ("add.Tensor", "aten")
+_MATRIX = Folding(weight_is_matrix, lambda op, x, w: x @ w, add=ADD, bias=None)
 
 _CONVOLUTION = {
     (False, True): parse("n (g i) *s, (g o) i *k, (g o) -> n (g o) *t"),
@@ -28,6 +31,8 @@ def _groups(edit: Edit) -> None:
 
 
 def _without_padding(op: Op) -> bool:
+    if len(need_shape(op.inputs[0], op)) != len(need_shape(op.inputs[1], op)):
+        return False  # without a batch, channels are another axis
     padding = op.attributes["padding"]
     return padding == "valid" if isinstance(padding, str) else not any(padding)
 
@@ -40,7 +45,9 @@ register(
         rewrite=_groups,
         macs="n g i o *k *t",
         blocks=frozenset({"g"}),
-        folds=_without_padding,
+        folds=Folding(
+            _without_padding, lambda op, x, w: convolved(int(op.attributes["groups"]), x, w), add=ADD, axis=1
+        ),
         text="n (g i) *s, (g o) i *k, (g o) -> n (g o) *t",
     ),
 )
@@ -74,7 +81,7 @@ register(
         lambda op: from_pattern(_LINEAR, op),
         linear((0, 1), bias=2),
         macs="... k n",
-        folds=lambda op: True,
+        folds=Folding(lambda op: True, lambda op, x, w: w @ x, add=ADD),
         text="... k, n k, n -> ... n",
     ),
 )
@@ -97,7 +104,21 @@ def _added(op: Op) -> Spec:
 
 register(
     "aten.addmm aten.addmv aten.addr aten.baddbmm aten.addbmm",
-    Rule(_added, linear((1, 2), bias=0), macs="*", text="m n, m k, k n -> m n"),
+    Rule(
+        _added,
+        linear((1, 2), bias=0),
+        macs="*",
+        folds=Folding(
+            lambda op: op.type == "addmm",
+            lambda op, x, w: float(op.attributes["alpha"]) * (x @ w),
+            add=ADD,
+            data=1,
+            weight=2,
+            bias=0,
+            factor="beta",
+        ),
+        text="m n, m k, k n -> m n",
+    ),
 )
 register("aten.outer aten.ger", line("m, n -> m n", transfer=linear((0, 1)), macs="*"))
 register("aten.bilinear", line("... i, ... j, k i j, k -> ... k", transfer=linear((0, 1, 2), bias=3), macs="... i j k"))
@@ -116,5 +137,5 @@ def _tensordot(op: Op) -> Spec:
 register("aten.tensordot", Rule(_tensordot, linear((0, 1)), macs="*", text="*m *k, *k *n -> *m *n"))
 register(
     "aten.matmul aten.mm aten.bmm aten.mv aten.dot",
-    Rule(matmul_spec, linear((0, 1)), macs="*", text="... m k, ... k n -> ... m n"),
+    Rule(matmul_spec, linear((0, 1)), macs="*", folds=_MATRIX, text="... m k, ... k n -> ... m n"),
 )
