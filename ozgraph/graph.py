@@ -94,6 +94,11 @@ class Value:
         # ml_dtypes register their floating types with kind "V" or "f"; names tell them from structs.
         return self.dtype is not None and (self.dtype.kind == "f" or "float" in self.dtype.name)
 
+    @property
+    def readable(self) -> bool:
+        """Whether it is a constant whose elements can be read; those of a tensor on the meta device cannot."""
+        return self.constant is not None and bool(getattr(self.constant, "readable", True))
+
     def __repr__(self) -> str:
         return f"Value({self.name!r}, {self.shape}, {self.dtype})"
 

@@ -12,7 +12,7 @@ from ozgraph.dims import Atom
 from ozgraph.errors import PassError
 from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound
-from ozgraph.passes.fold import bias_shift, folding_operand
+from ozgraph.passes.fold import folding_operand
 from ozgraph.passes.hold import give_back
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.normalize import reads_size
@@ -248,37 +248,40 @@ def _fold_constants(state: State, plan: Plan, masks: _Masks) -> None:
                 # A position that goes with slots of two atoms has one constant, not the sum of theirs.
                 constants[here] = np.where(found != 0, found, constants[here])
         if constants.any():
-            _fold(bound.op, constants, plan, masks, members)
+            _fold(bound, constants, plan, masks, members)
 
 
-def _fold(op: Op, constants: Array, plan: Plan, masks: _Masks, members: Zeroing) -> None:
-    weight, bias, result = op.inputs[1], op.input(2), op.outputs[0]
+def _fold(bound: Bound, constants: Array, plan: Plan, masks: _Masks, members: Zeroing) -> None:
+    op, folding = bound.op, bound.rule.folds
+    assert folding is not None
+    weight, result = op.inputs[folding.weight], op.outputs[0]
+    bias = None if folding.bias is None else op.input(folding.bias)
     assert weight is not None and weight.constant is not None and result is not None
     array = weight.constant.numpy().astype(np.float64)
     for number in range(array.ndim):
         if (weight, number) in members:
             # What the groups set to zero passes no constant on.
             np.moveaxis(array, number, 0)[members[weight, number]] = 0
-    shift = bias_shift(op, constants, array)
-    axis = 1 if op.type == "Conv" else result.rank - 1
-    kept = masks.axis(result, axis)
+    shift = folding.shift(op, constants, array)
+    kept = masks.axis(result, folding.axis % result.rank)
     if kept is not None:
         shift = shift[kept]
     dtype = weight.dtype
-    if op.type == "MatMul":
+    if folding.bias is None:
         part = f"{op.name}/product"
         names = tuple(value.name if value is not None else None for value in op.inputs)
+        adding, domain = folding.add
         plan.replacements[op] = (
-            NewOp("MatMul", names, (part,), op.attributes),
-            NewOp("Add", (part, shift.astype(dtype)), (result.name,)),
+            NewOp(op.type, names, (part,), op.attributes, op.domain),
+            NewOp(adding, (part, shift.astype(dtype)), (result.name,), domain=domain),
         )
         return
     rewrite = plan.rewrite(op)
-    scale = float(op.attributes.get("beta", 1.0)) if op.type == "Gemm" else 1.0
+    scale = float(op.attributes.get(folding.factor, 1.0)) if folding.factor else 1.0
     if bias is None or scale == 0.0:
         if scale != 1.0:
-            rewrite.attributes["beta"] = 1.0
-        rewrite.constants[2] = shift.astype(dtype)
+            rewrite.attributes[folding.factor] = 1.0
+        rewrite.constants[folding.bias] = shift.astype(dtype)
         return
     assert bias.constant is not None
     old = bias.constant.numpy().astype(np.float64)
@@ -289,4 +292,4 @@ def _fold(op: Op, constants: Array, plan: Plan, masks: _Masks, members: Zeroing)
         indices = plan.keep.get((bias, number))
         if indices is not None:
             old = np.take(old, indices, axis=number)
-    rewrite.constants[2] = (old + shift / scale).astype(dtype)
+    rewrite.constants[folding.bias] = (old + shift / scale).astype(dtype)

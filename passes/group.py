@@ -229,7 +229,7 @@ def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start
     def start(value: Value, axis: int, atom: Atom) -> Slots:
         if value.constant is None:
             return ZERO if may_promise(state, value, atom) else UNKNOWN
-        if (value, axis) in sets[atom]:
+        if (value, axis) in sets.get(atom, ()):
             return zero_state(state, value, axis, atom)
         # Zero points, as all that is no parameter, are what they are.
         return UNKNOWN if value in state.parameters else as_stored(state, value, axis, atom)

@@ -254,7 +254,7 @@ def uniform_constant(value: Value | None) -> Slots | None:
         return None
     if value.integers is not None:
         return finite(value.integers.elements.reshape(1)) if value.integers.static else None
-    if value.constant is None or value.dtype is None or value.dtype.kind in "OSU":
+    if value.constant is None or not value.readable or value.dtype is None or value.dtype.kind in "OSU":
         return None
     return finite(np.asarray(value.constant.numpy()).reshape(1))
 
@@ -280,7 +280,7 @@ def zero_state(state: State, value: Value, axis: int, atom: Atom) -> Slots:
 
 def as_stored(state: State, value: Value, axis: int, atom: Atom) -> Slots:
     """The elements of a constant as they are in the file, slot by slot."""
-    if value.constant is None or value.dtype is None or value.dtype.kind not in "iub":
+    if value.constant is None or not value.readable or value.dtype is None or value.dtype.kind not in "iub":
         return UNKNOWN
     return slot_states(value.constant.numpy(), state.dims.ids(state.axes[value][axis], frozen=True), axis, atom)
 
@@ -403,7 +403,7 @@ class Scan:
             if not keep.all():
                 cuts[number] = keep
         states = self._whole(value, axis, atom)
-        if cuts and np.isnan(states).any():
+        if cuts and value.readable and np.isnan(states).any():
             array = value.constant.numpy()
             for number, keep in cuts.items():
                 array = np.compress(keep, array, axis=number)
@@ -421,6 +421,8 @@ class Scan:
         known = self._state.scanned.get((value, axis, atom))
         if known is None:
             assert value.constant is not None
+            if not value.readable:
+                return np.full(atom.size, np.nan)
             array = value.constant.numpy()
             table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
             known = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)

@@ -20,7 +20,7 @@ def test_import_is_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["resnet", "resnext"])
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v3", "densenet", "vit", "swin", "gqa_decoder", "recurrent"])
 def test_same_groups_as_through_onnx(name: str) -> None:
     from models import torch_nets
 

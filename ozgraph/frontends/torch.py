@@ -5,68 +5,141 @@ Importing this module imports torch; import it where a module is about to be cap
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ozgraph.collector import collector_paused
+from ozgraph.errors import ModelError, OzgraphError, UsageError
+from ozgraph.frontends.torch_faults import at_fault, first_line, is_data_dependent, unregistered_dataclasses
 from ozgraph.frontends.torch_graph import build
 from ozgraph.frontends.torch_origin import TorchOrigin
+from ozgraph.frontends.torch_quiet import left_alone, quiet
 from ozgraph.graph import Graph
 
 
 @collector_paused()
 def capture(
     module: torch.nn.Module,
-    args: tuple[Any, ...] | torch.Tensor,
+    args: tuple[Any, ...] | list[Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
 ) -> Graph:
     """Read a PyTorch module for analysis; the module is left exactly as it was.
 
+    The graph is that of the module in eval mode, whatever mode the module is in, without gradients. What training
+    mode changes is found by :func:`ozgraph.frontends.torch_modes.training_arguments`. Data-parallel and compiled
+    modules are unwrapped; weights then have the names that they have inside.
+
     Args:
         module: any module, on any device; on the meta device no weight is needed.
         args, kwargs: example inputs; a single tensor stands for a tuple of one.
-        dynamic_shapes: as ``torch.export.export`` takes them.
+        dynamic_shapes: which axes of the inputs vary, as ``torch.export.export`` takes it.
 
     Returns:
-        A graph whose operators are of the domain ``aten`` and whose weights have the module's own names. It is the
-        graph of the module in eval mode, whatever mode the module is in.
+        A graph whose operators are of the domain ``aten``, whose weights have the module's own names, and whose
+        ``origin`` is a :class:`~ozgraph.frontends.torch_origin.TorchOrigin`.
 
     Raises:
-        UsageError: the module cannot be captured as it is given (a scripted module), or the inputs do not fit.
+        UsageError: the module is none that can be captured (a scripted one), or the inputs do not fit it.
         ModelError: neither torch.export nor torch.fx can follow the module's Python.
     """
-    inner = module
+    inner = unwrapped(module)
     arguments = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     keywords = dict(kwargs or {})
-    with _in_eval_mode(inner):
-        program = _exported(inner, arguments, keywords, dynamic_shapes)
+    program = exported(inner, arguments, keywords, dynamic_shapes, training=False)
     origin = TorchOrigin(program, inner, arguments, keywords, dynamic_shapes=dynamic_shapes)
     return build(origin, type(inner).__name__)
 
 
-@contextmanager
-def _in_eval_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode for a while, without gradients and without the fused kernels that inference takes."""
-    modes = [(part, part.training) for part in module.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        for part, _ in modes:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for part, mode in modes:
-            part.training = mode
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The module inside data-parallel and compiled wrappers.
+
+    Raises:
+        UsageError: it is no module, or one without Python.
+    """
+    if not isinstance(module, torch.nn.Module):
+        what = module.__name__ if isinstance(module, type) else type(module).__name__
+        raise UsageError(f"cannot capture {what}: it is no torch.nn.Module; give an instance of one")
+    while True:
+        if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif type(module).__name__ == "OptimizedModule" and isinstance(module._orig_mod, torch.nn.Module):
+            module = module._orig_mod
+        else:
+            break
+    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise UsageError(
+            "cannot capture a scripted or traced module: its Python is gone; give the module that it was made from"
+        )
+    if type(module).__name__ == "FullyShardedDataParallel":
+        raise UsageError("cannot capture a sharded module; capture it before it is wrapped")
+    return module
 
 
-def _exported(
+def exported(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any, *, training: bool
+) -> torch.export.ExportedProgram:
+    """The program of a module in one mode: by torch.export, else by torch.fx and then torch.export.
+
+    Raises:
+        UsageError: the inputs do not fit.
+        ModelError: neither can follow it.
+    """
+    name = type(module).__name__
+    with left_alone(module, training=training), quiet():
+        try:
+            return _export(module, args, kwargs, dynamic_shapes)
+        except OzgraphError:
+            raise
+        except Exception as error:
+            problem = error
+        if isinstance(problem, TypeError) and not is_data_dependent(problem) and at_fault(problem) is None:
+            raise UsageError(f"{name}.forward does not take these inputs: {first_line(problem)}") from None
+        try:
+            return _export(torch.fx.symbolic_trace(module), args, kwargs, dynamic_shapes)
+        except Exception:  # what torch.export said is the better explanation
+            pass
+        where = at_fault(problem)
+        place = f" at {where}" if where else ""
+        if is_data_dependent(problem):
+            raise ModelError(
+                f"cannot capture {name}: what it does{place} depends on the data ({first_line(problem)}); "
+                "use torch.where or torch.cond there, or capture the part of the module that does not branch"
+            ) from problem
+        if _runs(module, args, kwargs):
+            raise ModelError(
+                f"cannot capture {name}: torch.export does not follow it{place} ({first_line(problem)}); "
+                "rewrite that line with tensor operations, or capture the part of the module around it"
+            ) from problem
+        raise UsageError(
+            f"{name} does not run on these inputs: {first_line(problem)}{place}; give inputs that it accepts"
+        ) from problem
+
+
+def _export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    except Exception:
+        found = unregistered_dataclasses(module, args, kwargs)
+        if not found:
+            raise
+    for kind in found:
+        torch.export.register_dataclass(kind)
     return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+
+
+def _runs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the inputs are such that the module itself takes them."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            module(*args, **kwargs)
+    except Exception as error:
+        return is_data_dependent(error)
+    return True

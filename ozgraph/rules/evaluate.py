@@ -1,4 +1,4 @@
-"""Run one operator on constants, through onnx's own reference implementation."""
+"""Run one operator on constants, through onnx's own reference implementation, or torch for ATen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def evaluate(op: Op, states: Sequence[Slots], result: int) -> Array | None:
     """Result ``result`` of an elementwise operator on 1-D constants.
 
-    Operands are cast to their own dtypes first, so that rounding is the model's. None where onnx cannot evaluate it.
+    Operands are cast to their own dtypes first, so that rounding is the model's. None where it cannot be evaluated.
     """
     call = _CALLS.get(op)
     if call is None:
@@ -45,7 +45,7 @@ _FEW = 4
 class _Call:
     """An operator application as a cache key: everything but its operands' data."""
 
-    __slots__ = ("attributes", "domain", "dtypes", "hash", "key", "results", "type", "version")
+    __slots__ = ("attributes", "domain", "dtypes", "hash", "key", "made", "results", "scalars", "type", "version")
 
     def __init__(self, op: Op) -> None:
         # Not the operator itself: the caches below must not keep a graph and its weights alive.
@@ -53,9 +53,11 @@ class _Call:
         self.attributes = dict(op.attributes)
         self.results = len(op.outputs)
         self.dtypes = tuple(None if value is None else value.dtype for value in op.inputs)
+        self.scalars = tuple(value is not None and value.shape == () for value in op.inputs)
+        self.made = None if op.outputs[0] is None else op.outputs[0].dtype
         # Attributes are plain values; their repr tells them apart.
         attributes = tuple(sorted((name, repr(value)) for name, value in op.attributes.items()))
-        self.key = (op.domain, op.type, op.version, self.dtypes, attributes)
+        self.key = (op.domain, op.type, op.version, self.dtypes, self.scalars, self.made, attributes)
         self.hash = hash(self.key)
 
     def __hash__(self) -> int:
@@ -95,6 +97,13 @@ def _run(call: _Call, states: Sequence[Slots], result: int) -> Array | None:
 
 @lru_cache(maxsize=1024)
 def _evaluator(call: _Call) -> Any:
+    if call.domain == "aten":
+        from ozgraph.rules.aten.evaluate import Evaluator
+
+        try:
+            return Evaluator(call.type, call.attributes, call.dtypes, call.scalars, call.made)
+        except AttributeError:  # an operator that this torch does not have
+            return None
     from onnx import helper
     from onnx.reference import ReferenceEvaluator
 

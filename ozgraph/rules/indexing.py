@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from ozgraph.rules.notation import Axis, Concat, Letter
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
-_LOOKUP = "positions along it are looked up at run time"
+LOOKUP = "positions along it are looked up at run time"
 _PLACE = {"place": "it holds the coordinates of an element"}
 
 
@@ -58,8 +58,16 @@ def _clamped(start: int, step: int, size: int) -> tuple[int, int]:
 
 
 def _slice(op: Op) -> Spec:
+    return sliced_spec(op, _bounds(op))
+
+
+def sliced_spec(op: Op, bounds: Mapping[int, tuple[int, int] | None]) -> Spec:
+    """A slice of the first operand.
+
+    Args:
+        bounds: axis -> (start, step); None for an axis whose bounds are computed at run time.
+    """
     source, made = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
-    bounds = _bounds(op)
     names = letters("a", len(source))
     operand: list[Axis] = list(names)
     result: list[Axis] = list(names)
@@ -72,7 +80,7 @@ def _slice(op: Op) -> Spec:
         start, step = bound or (0, 1)
         if bound is None:
             result[axis] = Letter(f"b{axis}")
-            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
+            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), LOOKUP)
         elif step == 1 and m != n:
             parts = []
             for letter, width in ((f"l{axis}", start), (f"a{axis}", n), (f"r{axis}", m - start - n)):
@@ -83,7 +91,7 @@ def _slice(op: Op) -> Spec:
             operand[axis] = Concat(tuple(parts)) if len(parts) > 1 else parts[0]
         elif step != 1 and None in bounds.values():
             result[axis] = Letter(f"b{axis}")
-            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), _LOOKUP)
+            frozen |= dict.fromkeys((f"a{axis}", f"b{axis}"), LOOKUP)
         elif step != 1:
             result[axis] = Letter(f"b{axis}")
             takes[f"b{axis}"] = (f"a{axis}", start + step * np.arange(n, dtype=np.int64))
@@ -131,14 +139,14 @@ def _slice_becomes_gathers(edit: Edit, bounds: dict[int, tuple[int, int]]) -> No
     name = source.name
     for number, (axis, (start, step)) in enumerate(bounds.items()):
         wanted = start + step * np.arange(result.shape[axis])
-        fresh = _moved_indexes(wanted[edit.kept_axis(result, axis)], edit.kept_axis(source, axis))
+        fresh = moved_indexes(wanted[edit.kept_axis(result, axis)], edit.kept_axis(source, axis))
         following = result.name if number == len(bounds) - 1 else edit.rename("part")
         steps.append(NewOp("Gather", (name, fresh), (following,), {"axis": axis}))
         name = following
     edit.replace(*steps)
 
 
-def _moved_indexes(indexes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def moved_indexes(indexes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Where the positions ``indexes`` stand once only ``kept`` ones are left."""
     moved_to: npt.NDArray[np.int64] = (np.cumsum(kept) - 1)[indexes]
     return moved_to
@@ -149,13 +157,20 @@ register("Slice", Rule(_slice, uniform, rewrite=_slice_bounds, text="(l + a + r)
 
 def _gather_indexes(op: Op) -> npt.NDArray[np.int64] | None:
     """The indexes of a Gather where they are the same at every run, made non-negative."""
-    indexes = op.inputs[1]
+    return fixed_indexes(op.inputs[1], need_shape(op.inputs[0], op)[_gather_axis(op)])
+
+
+def fixed_indexes(indexes: Value | None, size: int) -> npt.NDArray[np.int64] | None:
+    """Indexes into an axis of ``size`` where they are the same at every run, made non-negative.
+
+    Raises:
+        RuleError: one of them lies outside.
+    """
     if indexes is None or (indexes.integers is not None and not indexes.integers.static):
         return None
     known = known_integers(indexes)
     if known is None:
         return None
-    size = need_shape(op.inputs[0], op)[_gather_axis(op)]
     if known.size and (known.min() < -size or known.max() >= size):
         raise RuleError("one of its indexes lies outside the axis that it reads")
     return np.where(known < 0, known + size, known).astype(np.int64)
@@ -166,10 +181,17 @@ def _gather_axis(op: Op) -> int:
 
 
 def _gather(op: Op) -> Spec:
+    return gathered_spec(op, _gather_axis(op), _gather_indexes(op))
+
+
+def gathered_spec(op: Op, axis: int, known: npt.NDArray[np.int64] | None) -> Spec:
+    """Positions of the first operand, picked by the second.
+
+    Args:
+        known: the positions, non-negative, where they are the same at every run.
+    """
     shape, indexes_shape = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
-    axis = _gather_axis(op)
     names, rows = letters("a", len(shape)), letters("i", len(indexes_shape))
-    known = _gather_indexes(op)
     if known is not None and known.ndim == 0:
         # One position is read, the others are left out.
         index = int(known)
@@ -182,24 +204,33 @@ def _gather(op: Op) -> Spec:
     if known is not None and known.ndim == 1:
         result = (*names[:axis], Letter("t"), *names[axis + 1 :])
         return Spec((names, None), (result,), takes={"t": (f"a{axis}", known)})
-    return Spec((names, rows), ((*names[:axis], *rows, *names[axis + 1 :]),), frozen={f"a{axis}": _LOOKUP})
+    if known is not None and known.size > 1 and np.array_equal(known.ravel(), np.arange(shape[axis])):
+        # All positions in order, only regrouped.
+        wide = tuple(name.name for name, size in zip(rows, known.shape, strict=True) if size > 1)
+        regrouped: Axis = Product(wide) if len(wide) > 1 else Letter(wide[0])
+        made = (ONE_AXIS if size == 1 else name for name, size in zip(rows, known.shape, strict=True))
+        return Spec(
+            ((*names[:axis], regrouped, *names[axis + 1 :]), None), ((*names[:axis], *made, *names[axis + 1 :]),)
+        )
+    return Spec((names, rows), ((*names[:axis], *rows, *names[axis + 1 :]),), frozen={f"a{axis}": LOOKUP})
+
+
+def move_indexes(edit: Edit, axis: int, operand: int) -> None:
+    """Give a lookup along an axis of its first operand indexes of its own, where that axis shrank."""
+    source, result, indexes = edit.op.inputs[0], edit.op.outputs[0], edit.op.inputs[operand]
+    assert source is not None and source.shape is not None and result is not None and indexes is not None
+    known = fixed_indexes(indexes, source.shape[axis])
+    if known is None:
+        return
+    kept = edit.kept_axis(source, axis)
+    rows = [np.flatnonzero(edit.kept_axis(result, axis + number)) for number in range(known.ndim)]
+    wanted = known[np.ix_(*rows)]
+    if not kept.all() or wanted.size != known.size:
+        edit.set_constant(operand, moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
 
 
 def _gather_moves_its_indexes(edit: Edit) -> None:
-    op = edit.op
-    source, result = op.inputs[0], op.outputs[0]
-    known = _gather_indexes(op)
-    assert source is not None and result is not None
-    if known is None or known.ndim > 1:
-        return
-    axis = _gather_axis(op)
-    kept = edit.kept_axis(source, axis)
-    wanted = known if known.ndim == 0 else known[edit.kept_axis(result, axis)]
-    if kept.all() and len(np.atleast_1d(wanted)) == known.size:
-        return
-    indexes = op.inputs[1]
-    assert indexes is not None
-    edit.set_constant(1, _moved_indexes(wanted, kept).astype(indexes.dtype or np.int64))
+    move_indexes(edit, _gather_axis(edit.op), 1)
 
 
 register("Gather", Rule(_gather, uniform, rewrite=_gather_moves_its_indexes, text="v d, *i -> *i d"))
@@ -213,7 +244,7 @@ def _gather_elements(op: Op) -> Spec:
         a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
     )
     # Where only the first positions of another axis are looked up, their places matter as well.
-    frozen = {f"{letter}{n}": _LOOKUP for n, made_here in enumerate(result) if made_here is made[n] for letter in "ab"}
+    frozen = {f"{letter}{n}": LOOKUP for n, made_here in enumerate(result) if made_here is made[n] for letter in "ab"}
     return Spec((names, result), (result,), frozen=frozen)
 
 
@@ -225,7 +256,7 @@ def _gather_nd(op: Op) -> Spec:
     batch = int(op.attributes.get("batch_dims", 0))
     depth = picked[-1]
     names, rows = letters("a", len(shape)), letters("i", len(picked) - 1 - batch)
-    looked_up = {f"a{axis}": _LOOKUP for axis in range(batch, batch + depth)} | _PLACE
+    looked_up = {f"a{axis}": LOOKUP for axis in range(batch, batch + depth)} | _PLACE
     return Spec(
         (names, (*names[:batch], *rows, Letter("place"))),
         ((*names[:batch], *rows, *names[batch + depth :]),),
@@ -250,8 +281,8 @@ def _scatter_elements(op: Op) -> Spec:
     updates = tuple(
         a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
     )
-    frozen = {f"a{n}": _LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
-    frozen |= {f"b{n}": _LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
+    frozen = {f"a{n}": LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
+    frozen |= {f"b{n}": LOOKUP for n in range(len(shape)) if updates[n] is not names[n]}
     return Spec((names, updates, updates), (names,), frozen=frozen)
 
 
@@ -262,7 +293,7 @@ def _scatter_nd(op: Op) -> Spec:
     shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
     depth = picked[-1]
     names, rows = letters("a", len(shape)), letters("i", len(picked) - 1)
-    frozen = {f"a{axis}": _LOOKUP for axis in range(depth)} | {name.name: _LOOKUP for name in rows} | _PLACE
+    frozen = {f"a{axis}": LOOKUP for axis in range(depth)} | {name.name: LOOKUP for name in rows} | _PLACE
     return Spec((names, (*rows, Letter("place")), (*rows, *names[depth:])), (names,), frozen=frozen)
 
 

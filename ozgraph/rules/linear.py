@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ozgraph.errors import RuleError
-from ozgraph.graph import Op
-from ozgraph.rules.lattice import linear
+from ozgraph.graph import Array, Op
+from ozgraph.rules.lattice import Slots, linear
 from ozgraph.rules.notation import Letter, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, attribute, from_pattern, line
+from ozgraph.rules.rule import Edit, Folding, Reduction, Rule, Spec, attribute, from_pattern, line
 
 
 def groups(edit: Edit) -> None:
@@ -24,8 +26,24 @@ def _without_padding(op: Op) -> bool:
     )
 
 
-def _always(op: Op) -> bool:
-    return True
+def convolved(groups: int, constants: Slots, weight: Array) -> Array:
+    """What constant channels add to every position behind an unpadded convolution, [out]."""
+    taps = weight.reshape(*weight.shape[:2], -1).sum(axis=2)  # [groups * out, in]
+    taps = taps.reshape(groups, -1, weight.shape[1])
+    shift: Array = np.einsum("goi,gi->go", taps, constants.reshape(groups, -1)).reshape(-1)
+    return shift
+
+
+def _gemm_shift(op: Op, constants: Slots, weight: Array) -> Array:
+    columns = weight.T if op.attributes.get("transB", 0) else weight
+    scaled: Array = float(op.attributes.get("alpha", 1.0)) * (constants @ columns)
+    return scaled
+
+
+def weight_is_matrix(op: Op) -> bool:
+    """Whether the second operand has two axes."""
+    weight = op.inputs[1]
+    return weight is not None and weight.rank == 2
 
 
 _conv = {"transfer": linear((0, 1), bias=2), "sizes": {"g": attribute("group", 1)}, "rewrite": groups}
@@ -36,7 +54,7 @@ register(
         "n (g i) *s, (g o) i *k, (g o) -> n (g o) *t",
         macs="n g i o *k *t",
         blocks=frozenset({"g"}),
-        folds=_without_padding,
+        folds=Folding(_without_padding, lambda op, x, w: convolved(int(op.attributes.get("group", 1)), x, w), axis=1),
         **_conv,  # type: ignore[arg-type]
     ),
 )
@@ -69,7 +87,16 @@ def _gemm(op: Op) -> Spec:
     return Spec((*spec.operands[:2], axes), spec.results)
 
 
-register("Gemm", Rule(_gemm, linear((0, 1), bias=2), macs="m k n", folds=_always, text="m k, k n, m n -> m n"))
+register(
+    "Gemm",
+    Rule(
+        _gemm,
+        linear((0, 1), bias=2),
+        macs="m k n",
+        folds=Folding(lambda op: True, _gemm_shift, factor="beta"),
+        text="m k, k n, m n -> m n",
+    ),
+)
 
 _MATMUL = {
     (False, False): parse("... m k, ... k n -> ... m n"),
@@ -86,7 +113,16 @@ def matmul_spec(op: Op) -> Spec:
     return from_pattern(_MATMUL[vectors], op)
 
 
-register("MatMul", Rule(matmul_spec, linear((0, 1)), macs="*", folds=_always, text="... m k, ... k n -> ... m n"))
+register(
+    "MatMul",
+    Rule(
+        matmul_spec,
+        linear((0, 1)),
+        macs="*",
+        folds=Folding(weight_is_matrix, lambda op, x, w: x @ w, bias=None),
+        text="... m k, ... k n -> ... m n",
+    ),
+)
 
 
 def einsum_pattern(equation: str, operands: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -168,8 +169,12 @@ register("Unsqueeze", Rule(_unsqueeze, uniform, text="axes of size one added"))
 
 
 def _concat(op: Op) -> Spec:
+    return concat_spec(op, int(op.attributes["axis"]) % len(need_shape(op.outputs[0], op)))
+
+
+def concat_spec(op: Op, axis: int) -> Spec:
+    """All operands one after the other along an axis."""
     shape = need_shape(op.outputs[0], op)
-    axis = int(op.attributes["axis"]) % len(shape)
     names = letters("a", len(shape))
     parts = letters("c", len(op.inputs))
     joined: Axis = Concat(parts) if len(parts) > 1 else parts[0]
@@ -185,8 +190,12 @@ register("Concat", Rule(_concat, joined, text="... a ..., ... b ... -> ... (a + 
 
 
 def _split(op: Op) -> Spec:
+    return split_spec(op, int(op.attributes.get("axis", 0)) % len(need_shape(op.inputs[0], op)))
+
+
+def split_spec(op: Op, axis: int) -> Spec:
+    """The first operand cut into the results along an axis."""
     shape = need_shape(op.inputs[0], op)
-    axis = int(op.attributes.get("axis", 0)) % len(shape)
     names = letters("a", len(shape))
     parts = letters("c", len(op.outputs))
     sizes = {part.name: need_shape(value, op)[axis] for part, value in zip(parts, op.outputs, strict=True)}
@@ -220,10 +229,11 @@ register("Split", Rule(_split, uniform, rewrite=_split_sizes, text="... (a + b) 
 
 
 def _expand(op: Op) -> Spec:
-    return _broadcast(op, need_shape(op.inputs[0], op), need_shape(op.outputs[0], op))
+    return broadcast_spec(op, need_shape(op.inputs[0], op), need_shape(op.outputs[0], op))
 
 
-def _broadcast(op: Op, before: tuple[int, ...], after: tuple[int, ...]) -> Spec:
+def broadcast_spec(op: Op, before: tuple[int, ...], after: tuple[int, ...]) -> Spec:
+    """The first operand broadcast to the result, aligned on the right: axes that it grows make their slots."""
     names = letters("a", len(after))
     offset = len(after) - len(before)
     made = {
@@ -279,6 +289,17 @@ register("ConstantOfShape", Rule(_filled, _fill, rewrite=_fill_shape, text="size
 
 def _tile(op: Op) -> Spec:
     before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
+    spec = tiled_spec(before, after, len(before))
+    return replace(spec, operands=(spec.operands[0], *(None for _ in op.inputs[1:])))
+
+
+def tiled_spec(before: tuple[int, ...], after: tuple[int, ...], rank: int) -> Spec:
+    """A tensor repeated along its axes.
+
+    Args:
+        before: its sizes, with as many axes as the result.
+        rank: how many of these axes it has itself; leading ones are added.
+    """
     names, repeats = letters("a", len(before)), letters("t", len(before))
     result: list[Axis] = []
     sizes: dict[str, int] = {}
@@ -290,7 +311,7 @@ def _tile(op: Op) -> Spec:
         result.append(Product((repeat.name, name.name)) if m > 1 else repeat)
         sizes |= {repeat.name: n // m, name.name: m}
         made[repeat.name] = Reduction.UNREAD
-    return Spec((names, *(None for _ in op.inputs[1:])), (tuple(result),), sizes, made)
+    return Spec((names[len(names) - rank :],), (tuple(result),), sizes, made)
 
 
 def _tile_repeats(edit: Edit) -> None:
@@ -326,11 +347,19 @@ def _paddings(op: Op) -> tuple[list[int], list[int]] | None:
 
 
 def _pad(op: Op) -> Spec:
+    return padded_spec(op, _paddings(op) if op.attributes.get("mode", "constant") == "constant" else None)
+
+
+def padded_spec(op: Op, widths: tuple[list[int], list[int]] | None) -> Spec:
+    """The first operand padded with a number.
+
+    Args:
+        widths: before and after every axis; None where it is padded in any other way.
+    """
     source, made = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
     names = letters("a", len(source))
     operands = (names, *(None for _ in op.inputs[1:]))
-    widths = _paddings(op)
-    if widths is None or op.attributes.get("mode", "constant") != "constant":
+    if widths is None:
         why = "padding mirrors or repeats what lies along it, or is computed at run time"
         result = tuple(
             name if m == n else Letter(f"b{axis}")

@@ -14,7 +14,7 @@ from ozgraph.rules.notation import ONE_AXIS, Axes, Letter, Product
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, need_shape
 
-_POSITIONS = "the statistics run over it"
+POSITIONS = "the statistics run over it"
 
 
 def _state(states: Sequence[Slots | None], position: int) -> Slots:
@@ -74,7 +74,7 @@ def _instance_norm(op: Op, states: Sequence[Slots | None], result: int, axis: in
 
 def _instance(op: Op) -> Spec:
     names = letters("a", len(need_shape(op.inputs[0], op)))
-    over = {f"a{number}": _POSITIONS for number in range(2, len(names))}
+    over = {f"a{number}": POSITIONS for number in range(2, len(names))}
     return Spec((names, (names[1],), (names[1],)), (names,), frozen=over)
 
 
@@ -290,7 +290,7 @@ def _group_norm(op: Op) -> Spec:
         (axes,),
         sizes={"g": attribute("num_groups", 1)(op)},
         reduced={"c": Reduction.NORM},
-        frozen={f"a{number}": _POSITIONS for number in range(2, rank)},
+        frozen={f"a{number}": POSITIONS for number in range(2, rank)},
     )
 
 
@@ -371,7 +371,7 @@ def _mean_variance(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     names = letters("a", rank)
     axes = [int(axis) % rank for axis in op.attributes.get("axes", (0, 2, 3))]
-    return Spec((names,), (names,), frozen={f"a{axis}": _POSITIONS for axis in axes})
+    return Spec((names,), (names,), frozen={f"a{axis}": POSITIONS for axis in axes})
 
 
 def _centred(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:

@@ -19,6 +19,7 @@ _EXTREME = {
     "ReduceMax": "a maximum over it may be the zero of a removed slot: nothing says that no number is negative",
     "ReduceMin": "a minimum over it may be the zero of a removed slot: nothing says that no number is positive",
 }
+EXTREME = "a maximum, a product or a minimum over it sees every slot"
 
 
 def reduced_axes(op: Op) -> tuple[int, ...]:

@@ -111,6 +111,30 @@ Transfer = Callable[[Op, Sequence[Slots | None], int, int], Slots]
 
 
 @dataclass(frozen=True, slots=True)
+class Folding:
+    """How the effect of a constant input slot moves into a bias.
+
+    Attributes:
+        applies: whether a constant slot adds the same to every position of an application's result (no zero padding).
+        shift: (operator, constants [in], weight in double precision) -> what they add, [out]; without the factor
+            that a bias has.
+        add: type and domain of the operator that adds two tensors, for where the operator has no bias.
+        axis: the axis of the result that the bias lies along.
+        data, weight, bias: operand positions; no ``bias`` where the operator never has one.
+        factor: the attribute that multiplies the bias, where there is one.
+    """
+
+    applies: Callable[[Op], bool]
+    shift: Callable[[Op, Slots, Array], Array]
+    add: tuple[str, str] = ("Add", "")
+    axis: int = -1
+    data: int = 0
+    weight: int = 1
+    bias: int | None = 2
+    factor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """What is known of one operator.
 
@@ -125,8 +149,7 @@ class Rule:
         terms: operands that are added up before they are combined with others or normalised; an operand that is in no
             term stands for itself.
         blocks: letters that give way when they overlap with another family (groups of a convolution).
-        folds: whether an input slot that is constant adds the same to every position of the result (no zero padding),
-            so that it may move into the bias; None when it never does.
+        folds: how an input slot that is constant may move into the bias; None when it never does.
         text: the rule line, for people.
     """
 
@@ -138,7 +161,7 @@ class Rule:
     zero_points: Mapping[int, int] = field(default_factory=dict)
     terms: tuple[tuple[int, ...], ...] = ()
     blocks: frozenset[str] = frozenset()
-    folds: Callable[[Op], bool] | None = None
+    folds: Folding | None = None
     text: str = ""
 
 
@@ -220,7 +243,7 @@ def known_integers(value: Value | None) -> Array | None:
     if value.integers is not None:
         return value.integers.elements
     # Integer constants of any size are data that may be read: indexes, bounds, axes.
-    if value.constant is not None and value.dtype is not None and value.dtype.kind in "iub":
+    if value.constant is not None and value.readable and value.dtype is not None and value.dtype.kind in "iub":
         return value.constant.numpy()
     return None
 

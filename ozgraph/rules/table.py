@@ -24,13 +24,7 @@ from ozgraph.rules import (  # noqa: F401  (imported for what they register)
     reduction,
     windows,
 )
-from ozgraph.rules.aten import (  # noqa: F401  (likewise)
-    elementwise as aten_elementwise,
-)
-from ozgraph.rules.aten import linear as aten_linear  # noqa: F401
-from ozgraph.rules.aten import movement as aten_movement  # noqa: F401
-from ozgraph.rules.aten import normalization as aten_normalization  # noqa: F401
-from ozgraph.rules.aten import windows as aten_windows  # noqa: F401
+from ozgraph.rules.aten import table as aten_table  # noqa: F401  (likewise)
 from ozgraph.rules.registry import FREEZING, RULES, register, register_freezing
 from ozgraph.rules.rule import Rule
 

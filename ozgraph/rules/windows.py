@@ -55,7 +55,7 @@ def _local_response(op: Op) -> Spec:
 register("LRN", Rule(_local_response, vanishing, text="n c *s -> n c *s"))
 
 
-def _resize(op: Op) -> Spec:
+def resized_spec(op: Op) -> Spec:
     """Axes that keep their size are carried; the others are resampled."""
     before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
     names, made = letters("a", len(before)), letters("b", len(before))
@@ -84,8 +84,8 @@ def _resize_transfer(op: Op, states: Sequence[Slots | None], result: int, axis: 
     return vanishing(op, states, result, axis)
 
 
-register("Resize", Rule(_resize, _resize_transfer, rewrite=_resize_sizes, text="n c *s -> n c *t"))
-register("Upsample", Rule(_resize, vanishing, text="n c *s -> n c *t"))
+register("Resize", Rule(resized_spec, _resize_transfer, rewrite=_resize_sizes, text="n c *s -> n c *t"))
+register("Upsample", Rule(resized_spec, vanishing, text="n c *s -> n c *t"))
 
 
 def _block(op: Op) -> int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ozgraph.graph import Op
+from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.elementwise import elementwise_spec, pointwise
+from ozgraph.rules.lattice import UNKNOWN, Slots
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Rule
+from ozgraph.rules.rule import Rule, Spec, letters, need_shape
 
 
 def _elementwise(names: str, absorbing: tuple[int, ...] = ()) -> None:
@@ -24,8 +29,28 @@ _elementwise(
     "add sub subtract rsub maximum minimum fmax fmin pow float_power remainder fmod floor_divide atan2 hypot copysign "
     "eq ne lt le gt ge equal not_equal greater greater_equal less less_equal logical_or logical_xor "
     "bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift __and__ __or__ __xor__ __lshift__ "
-    "__rshift__ where masked_fill addcmul addcdiv lerp heaviside xlogy logaddexp logaddexp2 copy"
+    "__rshift__ where masked_fill addcmul addcdiv lerp heaviside xlogy logaddexp logaddexp2"
 )
 _elementwise("mul multiply logical_and", absorbing=(0, 1))
 # The divisor is taken to be non-zero, as it must be for the original to be finite.
-_elementwise("div divide true_divide prelu", absorbing=(0,))
+_elementwise("div divide true_divide", absorbing=(0,))
+
+
+def _copy(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """What is copied in; of the target only the shape is read."""
+    state = states[1]
+    return UNKNOWN if state is None else state
+
+
+register("aten.copy", Rule(elementwise_spec, _copy, text="..., ... -> ..."))
+
+
+def _prelu(op: Op) -> Spec:
+    """One slope, or one a channel."""
+    names = letters("a", rank_of(op))
+    slopes = need_shape(op.inputs[1], op)
+    channels = names[1] if len(names) > 1 else names[0]
+    return Spec((names, tuple(channels for _ in slopes)), (names,))
+
+
+register("aten.prelu", Rule(_prelu, pointwise((0,)), text="n c *s, c -> n c *s"))

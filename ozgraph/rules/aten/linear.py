@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from ozgraph.graph import Op
+from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.lattice import linear
-from ozgraph.rules.linear import matmul_spec
+from ozgraph.rules.linear import convolved, einsum_spec, matmul_spec, weight_is_matrix
 from ozgraph.rules.notation import parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, need_shape
+from ozgraph.rules.rule import Edit, Folding, Rule, Spec, from_pattern, letters, line, need_shape
+
+ADD = ("add.Tensor", "aten")
+_MATRIX = Folding(weight_is_matrix, lambda op, x, w: x @ w, add=ADD, bias=None)
 
 _CONVOLUTION = {
     (False, True): parse("n (g i) *s, (g o) i *k, (g o) -> n (g o) *t"),
@@ -27,6 +31,8 @@ def _groups(edit: Edit) -> None:
 
 
 def _without_padding(op: Op) -> bool:
+    if len(need_shape(op.inputs[0], op)) != len(need_shape(op.inputs[1], op)):
+        return False  # without a batch, channels are another axis
     padding = op.attributes["padding"]
     return padding == "valid" if isinstance(padding, str) else not any(padding)
 
@@ -39,7 +45,9 @@ register(
         rewrite=_groups,
         macs="n g i o *k *t",
         blocks=frozenset({"g"}),
-        folds=_without_padding,
+        folds=Folding(
+            _without_padding, lambda op, x, w: convolved(int(op.attributes["groups"]), x, w), add=ADD, axis=1
+        ),
         text="n (g i) *s, (g o) i *k, (g o) -> n (g o) *t",
     ),
 )
@@ -73,11 +81,61 @@ register(
         lambda op: from_pattern(_LINEAR, op),
         linear((0, 1), bias=2),
         macs="... k n",
-        folds=lambda op: True,
+        folds=Folding(lambda op: True, lambda op, x, w: w @ x, add=ADD),
         text="... k, n k, n -> ... n",
     ),
 )
+_ADDED = {
+    "addmm": parse("..., m k, k n -> m n"),
+    "addmv": parse("..., m k, k -> m"),
+    "addr": parse("..., m, n -> m n"),
+    "baddbmm": parse("..., b m k, b k n -> b m n"),
+    "addbmm": parse("..., b m k, b k n -> m n"),
+}
+
+
+def _added(op: Op) -> Spec:
+    """``beta * bias + alpha * product``; the bias broadcasts to the product."""
+    spec = from_pattern(_ADDED[op.type.partition(".")[0]], op)
+    results = spec.results[0] or ()
+    rank = rank_of(op)
+    return Spec((results[len(results) - rank :], *spec.operands[1:]), spec.results)
+
+
+register(
+    "aten.addmm aten.addmv aten.addr aten.baddbmm aten.addbmm",
+    Rule(
+        _added,
+        linear((1, 2), bias=0),
+        macs="*",
+        folds=Folding(
+            lambda op: op.type == "addmm",
+            lambda op, x, w: float(op.attributes["alpha"]) * (x @ w),
+            add=ADD,
+            data=1,
+            weight=2,
+            bias=0,
+            factor="beta",
+        ),
+        text="m n, m k, k n -> m n",
+    ),
+)
+register("aten.outer aten.ger", line("m, n -> m n", transfer=linear((0, 1)), macs="*"))
+register("aten.bilinear", line("... i, ... j, k i j, k -> ... k", transfer=linear((0, 1, 2), bias=3), macs="... i j k"))
+register("aten.einsum", Rule(einsum_spec, linear(range(8)), macs="*", text="its equation"))
+
+
+def _tensordot(op: Op) -> Spec:
+    left, right = (list(letters(name, rank_of(op, n))) for n, name in enumerate("ab"))
+    for i, j in zip(op.attributes["dims_self"], op.attributes["dims_other"], strict=True):
+        right[j % len(right)] = left[i % len(left)]
+    shared = set(left) & set(right)
+    result = tuple(name for name in (*left, *right) if name not in shared)
+    return Spec((tuple(left), tuple(right)), (result,))
+
+
+register("aten.tensordot", Rule(_tensordot, linear((0, 1)), macs="*", text="*m *k, *k *n -> *m *n"))
 register(
     "aten.matmul aten.mm aten.bmm aten.mv aten.dot",
-    Rule(matmul_spec, linear((0, 1)), macs="*", text="... m k, ... k n -> ... m n"),
+    Rule(matmul_spec, linear((0, 1)), macs="*", folds=_MATRIX, text="... m k, ... k n -> ... m n"),
 )
