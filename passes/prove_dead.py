@@ -172,6 +172,13 @@ class Prover:
         found: dict[Atom, dict[int, Slots]] = {atom: {} for atom in atoms}
         for operand, number in flows:
             value = bound.op.inputs[operand]
+            taken = self._state.takes.get((bound.op, operand))
+            if taken is not None and value is not None and taken[number] is not self._state.axes[value][number]:
+                # Nothing is known of the elements that this use takes.
+                for atom in self._state.atoms_of(taken[number]):
+                    if atom in found:
+                        found[atom][operand] = UNKNOWN
+                continue
             for atom in self._state.atoms(value, number) if value is not None else ():
                 carried = found.get(atom)
                 if value is not None and carried is not None:
