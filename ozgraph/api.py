@@ -211,7 +211,7 @@ def find_groups(
     from ozgraph.passes.trainable import groups_of
 
     state = State(capture(module, args, kwargs, dynamic_shapes=dynamic_shapes))
-    _run(_analysis(rescale), state, False, (), None)
+    _run(_analysis(rescale, False), state, False, (), None)
     weights = state.graph.origin.weights
 
     def said(value: Value) -> Tensor:

@@ -24,7 +24,10 @@ from ozgraph.rules.lattice import uniform, vanishing
 from ozgraph.rules.rule import Rule, Spec, line
 from ozgraph.rules.table import Override, registered
 
-FORMS = [form for operator in sorted(registered()) for form in forms(operator)]
+OPERATORS = sorted(name for name in registered() if name.rpartition(".")[0] in ("", "com.microsoft"))
+"""ONNX's and onnxruntime's; what enters and leaves bodies is no operator, and PyTorch's are tested as modules."""
+
+FORMS = [form for operator in OPERATORS for form in forms(operator)]
 
 WRITTEN = written()
 
@@ -163,7 +166,7 @@ def test_a_rule_that_freezes_everything_is_found(operator: str) -> None:
 
 
 def test_every_rule_is_applied() -> None:
-    assert {application.operator for application in APPLICATIONS.values()} == registered().keys()
+    assert {application.operator for application in APPLICATIONS.values()} == set(OPERATORS)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -171,7 +174,7 @@ def test_every_form_of_an_operator_is_applied(form: Form) -> None:
     assert any(one.operator == form.operator and one.opset in form for one in APPLICATIONS.values())
 
 
-@pytest.mark.parametrize("operator", sorted(registered()))
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_every_operand_of_the_schema_is_given(operator: str) -> None:
     uses = [application for application in APPLICATIONS.values() if application.operator == operator]
     for form in forms(operator):

@@ -11,12 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ozgraph.errors import ModelError, OzgraphError
-<<<<<<< HEAD
 from ozgraph.frontends import bodies
 from ozgraph.frontends.tensors import alias
-=======
-from ozgraph.frontends.sequences import split_sequences
->>>>>>> 831b4eeb0ff2a2f3be588af33bce563a2e8ca512
 
 # onnx_ir warns about models that are refused here in one sentence; without a handler, logging prints to the terminal.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -54,13 +50,8 @@ def normalise(model: ir.Model, where: str) -> None:
 
     1. Model-local functions are inlined.
     2. Constant nodes become initializers (but for those that are graph outputs).
-<<<<<<< HEAD
     3. Bodies of If, Loop and Scan get names that are unique in the model, and their weights become the model's.
     4. Initializers are no longer inputs; IR version 3, which demands that they are, becomes 4.
-=======
-    3. Initializers are no longer inputs; IR version 3, which demands that they are, becomes 4.
-    4. Sequences whose tensors are read at fixed positions become splits.
->>>>>>> 831b4eeb0ff2a2f3be588af33bce563a2e8ca512
     5. Nodes are sorted topologically, and those that reach no output are dropped.
 
     Names outside bodies, metadata, the opset and the remaining inputs and outputs stay as they are.
@@ -80,8 +71,6 @@ def normalise(model: ir.Model, where: str) -> None:
         passes.RemoveInitializersFromInputsPass()(model)
         if model.ir_version < _FREE_INITIALIZERS:
             model.ir_version = _FREE_INITIALIZERS
-    with translated(where, "reading its sequences"):
-        split_sequences(model)
     _sort(model.graph, where)
     with translated(where, "dropping its unused nodes"):
         drop_unused(model)

@@ -50,7 +50,7 @@ def _batch(op: Op) -> Spec:
     channels: Axes = names[1:2]
     operands = (names, *(channels for _ in op.inputs[1:]))
     results = (names, *(channels for _ in op.outputs[1:]))
-    over = {name.name: _POSITIONS for name in (names[0], *names[2:])} if _trains(op) else {}
+    over = {name.name: POSITIONS for name in (names[0], *names[2:])} if _trains(op) else {}
     return Spec(operands, results, frozen=over)
 
 
