@@ -18,7 +18,8 @@ zeros in the place of what is gone (the groups of a norm stay of one size, thoug
 itself (an expanded axis) may be fewer.
 
 Where an axis of a weight has more than :data:`MANY` slices of a group, not all subsets of them are tried: none, all,
-each alone, all but one, and some random ones.
+each alone, all but one, and some random ones. Where an operator reads so many weights for the first time that more than
+:data:`MOST_CHOICES` subsets are left, that many are drawn, beside none and all.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ MANY = 4
 BOXES = 4
 """How many ways to read a result as positions of the original are followed."""
 
+MOST_CHOICES = 400
 CLOSE = 1e-5
+"""How far elements may be apart, relative to the largest."""
+
 _SAMPLES = 3
-_MOST_CHOICES = 400
 _MOST_STATES = 60000
 
 COUNTS: dict[str, tuple[str, ...]] = {
@@ -319,7 +322,7 @@ def _readings(original: Array, result: Array, operands: Iterable[Tensor | None])
         options.append(list(dict.fromkeys(chain(likely, every))))
     found = []
     for tried, positions in enumerate(product(*options)):
-        if tried > _MOST_CHOICES:
+        if tried > MOST_CHOICES:
             break
         if _close(original[np.ix_(*positions)] if positions else original, result):
             found.append(_box_of(original.shape, dict(enumerate(positions))))
@@ -347,7 +350,7 @@ def _aligned(original: Array, result: Array, axis: int) -> list[tuple[int, ...]]
     ways: list[tuple[int, ...]] = [()]
     for numbers in same:
         ways = [(*way, number) for way in ways for number in numbers if not way or number > way[-1]]
-        del ways[_MOST_CHOICES:]
+        del ways[MOST_CHOICES:]
     return ways[:BOXES]
 
 
@@ -358,14 +361,14 @@ def _choices(slices: Sequence[Slice]) -> Iterator[frozenset[Slice]]:
         axes.setdefault(one[:2], []).append(one)
     options = [list(dict.fromkeys(_subsets(members))) for members in axes.values()]
     total = int(np.prod([len(option) for option in options], dtype=np.float64))
-    if total <= _MOST_CHOICES:
+    if total <= MOST_CHOICES:
         for parts in product(*options):
             yield frozenset(chain.from_iterable(parts))
         return
     yield frozenset()
     yield frozenset(slices)
     rng = np.random.default_rng(0)
-    for _ in range(_MOST_CHOICES):
+    for _ in range(MOST_CHOICES):
         yield frozenset(chain.from_iterable(option[rng.integers(len(option))] for option in options))
 
 
