@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from ozgraph.backends.files import check, write
 from ozgraph.backends.model_copy import ModelCopy, Slice, Zero, copy_of, cut, lazily
-from ozgraph.backends.rewriting import replace_op, rewrite_op, take
+from ozgraph.backends.rewriting import replace_op, rewrite_op
+from ozgraph.backends.taking import take_apart
 from ozgraph.frontends.normal_form import drop_unused
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.plan import Indices, Plan, Zeroing
@@ -33,8 +34,7 @@ def apply(graph: Graph, plan: Plan) -> ir.Model:
     copy = copy_of(graph)
     for constant, axes in _by_value(plan.keep).items():
         _keep(copy, constant, axes)
-    for (op, position), cuts in plan.takes.items():
-        take(copy, op, position, cuts)
+    take_apart(copy, plan)
     for op, rewrite in plan.rewrites.items():
         rewrite_op(copy, op, rewrite)
     for op, sequence in plan.replacements.items():

@@ -1,4 +1,4 @@
-"""Changes to single operators: subsets of operands, attributes, shape operands, replacements."""
+"""Changes to single operators: attributes, shape operands, replacements."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ozgraph.backends.model_copy import ModelCopy, Slice, cut, lazily
+from ozgraph.backends.model_copy import ModelCopy
 from ozgraph.frontends.normal_form import ANNOTATION
 from ozgraph.graph import Op
-from ozgraph.plan import Indices, NewOp, Rewrite
+from ozgraph.plan import NewOp, Rewrite
 
 
 def set_operand(node: ir.Node, position: int, value: ir.Value) -> None:
@@ -30,31 +30,6 @@ def _insert(
         node.outputs[0].type = inputs[0].type
     copy.model.graph.insert_before(before, node)
     return node.outputs[0]
-
-
-def take(copy: ModelCopy, op: Op, position: int, cuts: tuple[tuple[int, Indices], ...]) -> None:
-    """Let one use of a value read only some positions."""
-    node = copy.nodes[op]
-    operand = node.inputs[position]
-    assert operand is not None
-    name = f"{operand.name}_for_{op.name}"
-    tensor = operand.const_value
-    if tensor is not None and operand.is_initializer():
-        shape = cut(tensor.shape.numpy(), cuts)
-        sliced = lazily(tensor, shape, Slice(list(cuts)))
-        name = copy.unique(name)
-        sliced.name = name
-        set_operand(node, position, copy.initializer(name, sliced))
-        return
-    for axis, positions in cuts:
-        index = copy.constant(f"{name}_positions", np.asarray(positions, dtype=np.int64))
-        shape_before = operand.shape
-        operand = _insert(copy, node, "Gather", [operand, index], name, axis=axis)
-        if shape_before is not None:
-            extents = list(shape_before)
-            extents[axis] = len(positions)
-            operand.shape = ir.Shape(extents)
-    set_operand(node, position, operand)
 
 
 def rewrite_op(copy: ModelCopy, op: Op, changes: Rewrite) -> None:
