@@ -12,6 +12,8 @@ from ozgraph.graph import Op, Value
 from ozgraph.passes.bound import Bound, Layout, Site, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
+from ozgraph.passes.tables import reads_apart
+from ozgraph.passes.takes import dims_apart, settle_takes
 from ozgraph.rules.notation import Axis, Concat, Letter, One, Product
 from ozgraph.rules.rule import Reduction, Rule, Spec
 from ozgraph.rules.table import find_rule, freezing_reason
@@ -27,6 +29,7 @@ class InferDims(Pass):
     2. Every operator with a rule ties the axes of its operands and gives its results theirs.
     3. An operator without a rule, or whose rule cannot speak, freezes every axis it touches, with the reason.
     4. Equations that do not align symbolically are retried, then solved slot by slot.
+    5. Values that only scale data do not tie what they scale: their uses have dims of their own where these differ.
     """
 
     name: ClassVar[str] = "infer_dims"
@@ -35,7 +38,8 @@ class InferDims(Pass):
 
     @collector_paused()
     def run(self, state: State) -> bool:
-        """Fill ``state.axes`` and ``state.bound``."""
+        """Fill ``state.axes``, ``state.takes`` and ``state.bound``."""
+        state.takes = dict.fromkeys(reads_apart(state.graph), ())
         for value in state.graph.inputs:
             _axes(state, value)
         for op in state.graph.ops:
@@ -54,6 +58,7 @@ class InferDims(Pass):
             except RuleError as error:
                 _freeze_all(state, op, str(error).removeprefix(f"{op.operator} {op.name!r}: "))
         state.dims.settle()
+        settle_takes(state)
         return True
 
 
@@ -125,10 +130,12 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
         return known
 
     ties: list[tuple[Dim, Dim]] = []
-    for value, axes in zip(op.inputs, spec.operands, strict=True):
+    for position, (value, axes) in enumerate(zip(op.inputs, spec.operands, strict=True)):
         if value is None:
             continue
         dims = _axes(state, value)
+        if (op, position) in state.takes:
+            dims = state.takes[op, position] = dims_apart(state, value, dims)
         if axes is None:
             frozen.extend(dims)
             continue

@@ -135,6 +135,13 @@ class Prover:
         found: dict[Atom, dict[int, Slots]] = {atom: {} for atom in atoms}
         for operand, number in flows:
             value = bound.op.inputs[operand]
+            taken = self._state.takes.get((bound.op, operand))
+            if taken is not None and value is not None and taken[number] is not self._state.axes[value][number]:
+                # Nothing is known of the elements that this use takes.
+                for atom in self._state.atoms_of(taken[number]):
+                    if atom in found:
+                        found[atom][operand] = UNKNOWN
+                continue
             for atom in self._state.atoms(value, number) if value is not None else ():
                 carried = found.get(atom)
                 if value is not None and carried is not None:
@@ -422,7 +429,7 @@ def foldable(site: Site, atom: Atom, prover: Prover, state: State) -> Mask:
 def keep_axes_alive(state: State, removed: Removal) -> None:
     """Give back slots until every axis of every value keeps a position."""
     seen: set[int] = set()
-    for axes in state.axes.values():
+    for axes in (*state.axes.values(), *state.takes.values()):
         for dim in axes:
             if id(dim) not in seen and state.atoms_of(dim):
                 seen.add(id(dim))

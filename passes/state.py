@@ -94,6 +94,8 @@ class State:
         graph: never changed by passes.
         dims: the solver with every atom, equation and frozen slot.
         axes: dims of every axis of every value that an operator with real data touches.
+        takes: (operator, operand position) -> the dims of a use that takes its own slots of a value that stays whole;
+            on axes where it does not, they are the value's own.
         bound: rules applied, by operator.
         unknown: operators without a rule, with their number.
         families: the groups found, one family an atom.
@@ -110,6 +112,7 @@ class State:
     graph: Graph
     dims: Dims = field(default_factory=Dims)
     axes: dict[Value, tuple[Dim, ...]] = field(default_factory=dict)
+    takes: dict[tuple[Op, int], tuple[Dim, ...]] = field(default_factory=dict)
     bound: dict[Op, Bound] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     families: list[Family] = field(default_factory=list)
