@@ -104,6 +104,8 @@ def _try(w: Workshop, name: str, draws: Draws, most: int) -> bool:
         pass
     del net.nodes[before[0] :], net.initializers[before[1] :], net.infos[before[2] :], w.pool[before[3] :]
     w.used = used
+    left = {tensor.name for tensor in net.initializers}
+    w.tables = {shape: name for shape, name in w.tables.items() if name in left}
     return False
 
 
