@@ -91,7 +91,8 @@ class Freeze(Pass):
     def _keep_one(self, state: State) -> None:
         """A slot that every position of an axis needs cannot go."""
         why = Reason("an axis would be left without positions")
-        for dim in dict.fromkeys(resolve(dim) for axes in state.axes.values() for dim in axes):
+        everywhere = (*state.axes.values(), *state.takes.values())
+        for dim in dict.fromkeys(resolve(dim) for axes in everywhere for dim in axes):
             if isinstance(dim, Atom) or not _may_stand_everywhere(dim):
                 continue
             table = state.dims.ids(dim)

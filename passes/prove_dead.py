@@ -472,7 +472,7 @@ def foldable(site: Site, atom: Atom, prover: Prover, state: State) -> Mask:
 def keep_axes_alive(state: State, removed: Removal) -> None:
     """Give back slots until every axis of every value keeps a position."""
     seen: set[int] = set()
-    for axes in state.axes.values():
+    for axes in (*state.axes.values(), *state.takes.values()):
         for dim in axes:
             if id(dim) not in seen and state.atoms_of(dim):
                 seen.add(id(dim))

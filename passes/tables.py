@@ -122,8 +122,7 @@ class _Origins:
             states = [
                 None if value is None else _number(value, other if self._knows(value) else ZERO) for value in op.inputs
             ]
-            zero = _outcome(op, rule, states, position, ZERO, result)
-            if (np.isfinite(zero) & (zero != _outcome(op, rule, states, position, UNKNOWN, result))).any():
+            if np.isfinite(_told(op, rule, states, position, result)).any():
                 return True
         return False
 
@@ -141,10 +140,10 @@ class _Origins:
                     # Others may be zero in the same group, or hold numbers (a divisor).
                     for other in (ZERO, UNKNOWN):
                         states = [None if operand is None else _number(operand, other) for operand in op.inputs]
-                        outcome = _outcome(op, rule, states, position, ZERO, result)
-                        if made is None or np.isnan(outcome).all():
+                        told = _told(op, rule, states, position, result)
+                        if made is None or np.isnan(told).all():
                             continue
-                        if not (outcome == 0).all():
+                        if (told != 0).any():
                             return False
                         if made not in seen:
                             seen.add(made)
@@ -157,13 +156,16 @@ def _number(value: Value, otherwise: Slots) -> Slots:
     return otherwise if known is None else known
 
 
-def _outcome(op: Op, rule: Rule, states: list[Slots | None], position: int, state: Slots, result: int) -> Slots:
-    """What a result is with one operand in another state."""
+def _told(op: Op, rule: Rule, states: list[Slots | None], position: int, result: int) -> Slots:
+    """What zero in one operand tells of a result; NaN where nothing, or the same is known without."""
     value = op.outputs[result]
     if value is None:
         return UNKNOWN
-    replaced = [*states[:position], state, *states[position + 1 :]]
-    return rule.transfer(op, replaced, result, max(value.rank - 1, 0))
+    zero, without = (
+        rule.transfer(op, [*states[:position], state, *states[position + 1 :]], result, max(value.rank - 1, 0))
+        for state in (ZERO, UNKNOWN)
+    )
+    return np.where(np.isfinite(zero) & (zero != without), zero, np.nan)
 
 
 def _rule(op: Op, position: int) -> Rule | None:

@@ -14,11 +14,8 @@ from models.zeroing import Found, check_removal, pruned
 from ozgraph.passes.group import Family
 from ozgraph.passes.state import State
 
-ROTARY = [
-    name
-    for name in MODELS
-    if name.startswith("tables_") and name not in ("tables_of_one_layer", "tables_of_varying_length")
-]
+OTHERWISE = {"tables_of_one_layer", "tables_of_varying_length", "tables_of_mixed_positions"}
+ROTARY = [name for name in MODELS if name.startswith("tables_") and name not in OTHERWISE]
 TABLES = {"cos", "sin", "cos_cache", "sin_cache", "cos_cached", "sin_cached", "frequencies"}
 BIASES = [name for name in MODELS if name.startswith("score_")]
 
@@ -124,6 +121,16 @@ def test_a_table_gives_way_to_parts_that_are_no_larger_together() -> None:
     assert set(parts.values()) == {(1, 1, S, K // 2)} and len(parts) == 4
     assert not any(node.op_type == "Gather" for node in small.graph.node)
     assert not {"cos", "sin"} & {tensor.name for tensor in small.graph.initializer}
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_positions_shrink_in_a_table_whose_slots_are_taken(declared: bool) -> None:
+    model = MODELS["tables_of_mixed_positions"]()
+    if declared:
+        model = onnx.shape_inference.infer_shapes(model)
+    wide = [(f"{layer}.up.weight", K, "exact") for layer in LAYERS]
+    state = pruned(model, ("mix.weight", ROWS, "exact"), *wide)
+    assert "places" in {member.value.name for member in family(state, "mix.weight", ROWS).members}
 
 
 def test_tables_of_varying_length_are_taken_apart_at_every_length() -> None:

@@ -23,15 +23,19 @@ def take_apart(copy: ModelCopy, plan: Plan) -> None:
     the model gathers each part once.
     """
     shared: dict[ir.Value, Parts] = {}
+    stale: set[ir.Value] = set()
     for (op, position), cuts in plan.takes.items():
         operand = copy.nodes[op].inputs[position]
         assert operand is not None
         key = tuple((axis, positions.tobytes()) for axis, positions in cuts)
         shared.setdefault(operand, {}).setdefault(key, (cuts, []))[1].append((op, position))
+        if op.inputs[position] in plan.shapes and not operand.is_initializer():
+            stale.add(operand)
     for operand, parts in shared.items():
         stored = _may_be_stored(operand, parts)
         for cuts, uses in parts.values():
-            part = _stored(copy, operand, cuts) if stored else _gathered(copy, operand, cuts)
+            shape = None if operand in stale else operand.shape
+            part = _stored(copy, operand, cuts) if stored else _gathered(copy, operand, cuts, shape)
             for op, position in uses:
                 set_operand(copy.nodes[op], position, part)
 
@@ -54,30 +58,22 @@ def _stored(copy: ModelCopy, operand: ir.Value, cuts: Cuts) -> ir.Value:
     return copy.initializer(sliced.name, sliced)
 
 
-def _gathered(copy: ModelCopy, operand: ir.Value, cuts: Cuts) -> ir.Value:
+def _gathered(copy: ModelCopy, operand: ir.Value, cuts: Cuts, shape: ir.Shape | None) -> ir.Value:
     producer = operand.producer()
+    version = copy.model.graph.opset_imports.get("")
+    extents = None if shape is None else list(shape)
+    name = f"{operand.name}_part"
     for axis, positions in cuts:
         index = copy.constant(f"{operand.name}_positions", np.asarray(positions, dtype=np.int64))
-        name = f"{operand.name}_part"
-        node = ir.node("Gather", [operand, index], {"axis": axis}, name=copy.unique(name), version=_version(copy))
+        node = ir.node("Gather", [operand, index], {"axis": axis}, name=copy.unique(name), version=version)
         part = node.outputs[0]
         part.name, part.type = copy.unique(f"{name}_output"), operand.type
-        part.shape = _shape(operand, axis, len(positions))
+        if extents is not None:
+            extents[axis] = len(positions)
+            part.shape = ir.Shape(extents)
         if producer is not None:
             copy.model.graph.insert_after(producer, node)
         else:
             copy.model.graph.insert_before(copy.model.graph[0], node)
         operand, producer = part, node
     return operand
-
-
-def _version(copy: ModelCopy) -> int | None:
-    return copy.model.graph.opset_imports.get("")
-
-
-def _shape(operand: ir.Value, axis: int, size: int) -> ir.Shape | None:
-    if operand.shape is None:
-        return None
-    extents: list[int | ir.SymbolicDim] = list(operand.shape)
-    extents[axis] = size
-    return ir.Shape(extents)

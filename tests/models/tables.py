@@ -176,6 +176,22 @@ def tables_of_varying_length() -> onnx.ModelProto:
 
 
 @row
+def tables_of_mixed_positions() -> onnx.ModelProto:
+    """Positions are mixed before and after, the same for both layers: they shrink in the table, its slots are taken."""
+    net = Net("tables_of_mixed_positions")
+    x = net.input("x", (B, D, S))
+    mixed = net.transpose(net.dense(x, S, ROWS, bias=False, name="mix"), 0, 2, 1)
+    places = net.const(np.arange(ROWS, dtype=np.float32)[:, None] + 0.3, "places")
+    table = net.op("Cos", net.op("Mul", places, net.const(angles(2, K)[1], "frequencies")))
+    parts = []
+    for layer in LAYERS:
+        y = net.op("Mul", net.dense(mixed, D, K, bias=False, name=f"{layer}.up"), table)
+        parts.append(net.dense(y, K, D, bias=False, name=f"{layer}.down"))
+    y = net.transpose(net.op("Add", *parts), 0, 2, 1)
+    return net.build(net.dense(y, ROWS, 3, name="head"))
+
+
+@row
 def tables_of_one_layer() -> onnx.ModelProto:
     """Cosines for one layer only, sines for another: nothing to share, so the tables shrink."""
     net = Net("tables_of_one_layer", opset=23)
