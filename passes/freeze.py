@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ozgraph.dims import Atom, Dim, Prod, Reason, Take, children, resolve
+from ozgraph.dims import Atom, Dim, Prod, Reason, Sum, Take, children, resolve
 from ozgraph.errors import PassError, UsageError
 from ozgraph.graph import Value
 from ozgraph.passes.infer_dims import dynamic_reason
@@ -104,14 +104,14 @@ class Freeze(Pass):
 
 
 def _may_stand_everywhere(dim: Dim) -> bool:
-    """Whether a slot may stand at all positions: a take repeats slots, a product a factor with one slot."""
-    product = single = False
+    """Whether a slot may stand at all positions: a take repeats slots, a product or a sum a part with one slot."""
+    made = single = False
     stack = [dim]
     while stack:
         here = resolve(stack.pop())
         if isinstance(here, Take):
             return True
-        product = product or isinstance(here, Prod)
+        made = made or isinstance(here, (Prod, Sum))
         single = single or (isinstance(here, Atom) and here.size == 1)
         stack.extend(children(here))
-    return product and single
+    return made and single

@@ -119,6 +119,14 @@ def test_a_roll_that_runs_through_all_slots_leaves_none_to_remove(by: int) -> No
     assert time.process_time() - begin < 1.0
 
 
+def test_a_roll_that_leaves_one_slot_at_all_positions_leaves_none_to_remove() -> None:
+    net = Net("rolled")
+    x = hidden(net, 8)
+    y = net.op("Concat", net.slice(x, 5, 8, 1), net.slice(x, 0, 5, 1), axis=1)
+    model = net.build(net.linear(net.op("Add", x, y), 8, 3, name="fc2"))
+    refused(model, "fc1.weight", 0, "an axis would be left without positions")
+
+
 def test_indices_of_a_max_pool_count_through_all_channels_and_keep_them() -> None:
     net = Net("indices")
     x = net.conv(net.input("x", (2, 3, 4, 4)), 3, 8, name="conv1")
