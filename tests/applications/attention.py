@@ -21,6 +21,8 @@ use("Attention", _QUERIES, _KEYS, _VALUES, T(5, 7), form="mask", opset=23, scale
 use("Attention", _QUERIES, _KEYS, _VALUES, booleans(2, 1, 5, 7), form="mask of booleans", opset=23)
 use("Attention", _QUERIES, _KEYS, _VALUES, T(2, 4, 5, 7), form="mask of heads", opset=23, softcap=3.0)
 use("Attention", _QUERIES, _KEYS, _VALUES, T(5, 10), *_PAST, form="past", opset=23, results=3)
+use("Attention", _QUERIES, _KEYS, _VALUES, T(1, 4, 5, 7), form="one mask for all", opset=23)
+use("Attention", T(4, 4, 4, 4), T(4, 4, 4, 4), T(4, 4, 4, 4), T(4, 4), form="equal sizes", opset=23)
 use("Attention", _QUERIES, _KEYS, _VALUES, form="causal", opset=23, is_causal=1)
 use("Attention", _QUERIES, _KEYS, _VALUES, form="scores", opset=23, results=4)
 use("Attention", _QUERIES, _KEYS, _VALUES, form="weights out", opset=23, results=4, qk_matmul_output_mode=3)
@@ -76,6 +78,10 @@ use(_MULTI, _Q, _K, _V, T(80), form="bias", opset=17, num_heads=4)
 use(_MULTI, _Q, _K, _V, None, ints(7, 4, dtype="int32"), form="lengths", opset=17, num_heads=4)
 use(_MULTI, _Q, _K, _V, None, Fixed(np.tri(2, 7, 4, np.int32)), form="rows of a mask", opset=17, num_heads=4)
 use(_MULTI, _Q, _K, _V, None, None, T(2, 4, 5, 7), form="mask", opset=17, num_heads=4)
+use(_MULTI, _Q, _K, _V, None, None, T(1, 4, 5, 7), form="one mask for all", opset=17, num_heads=4)
+use(_MULTI, _Q, _K, _V, None, None, T(2, 1, 5, 7), form="mask of the batch", opset=17, num_heads=4)
+use(_MULTI, T(3, 5, 24), T(3, 5, 24), T(3, 5, 24), None, None, None, T(3, 4, 3, 6), T(3, 4, 3, 6), form="equal sizes",
+    opset=17, results=3, num_heads=4)  # fmt: skip
 use(_MULTI, _Q, T(2, 5, 24), T(2, 5, 32), form="causal", opset=17, num_heads=4, unidirectional=1)
 use(_MULTI, _Q, _K, _K, None, None, None, T(2, 4, 3, 6), T(2, 4, 3, 6), form="past", opset=17, results=3, num_heads=4)
 use(

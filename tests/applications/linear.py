@@ -18,6 +18,7 @@ use("Conv", T(2, 6, 7, 8), T(6, 1, 3, 5), T(6), form="depthwise", group=6, **_PA
 use("Conv", T(2, 3, 7, 8), T(6, 1, 3, 5), T(6), form="depthwise, multiplied", group=3)
 use("Conv", T(2, 4, 9), T(6, 4, 3), T(6), form="one axis", dilations=[2])
 use("Conv", T(2, 4, 5, 6, 7), T(3, 4, 2, 1, 3), T(3), form="three axes")
+use("Conv", T(4, 4, 4, 4), T(4, 4, 1, 1), T(4), form="equal sizes")
 use("ConvTranspose", T(2, 4, 5, 6), T(4, 7, 3, 3), T(7))
 use("ConvTranspose", T(2, 4, 5, 6), T(4, 7, 3, 2), form="no bias", strides=[2, 2], output_padding=[1, 0])
 use("ConvTranspose", T(2, 6, 5, 4), T(6, 5, 3, 2), T(10), form="groups", group=2)
@@ -31,6 +32,7 @@ use("Gemm", T(4, 3), T(5, 4), T(1, 5), form="both turned", transA=1, transB=1, b
 use("Gemm", T(3, 4), T(4, 5), T(), form="number added")
 use("Gemm", T(3, 4), T(4, 5), T(1), form="one element added")
 use("Gemm", T(3, 4), T(4, 5), form="nothing added")
+use("Gemm", T(4, 4), T(4, 4), T(4, 4), form="equal sizes", transB=1)
 use("Gemm", T(3, 4), T(4, 5), T(5), form="opset 9", opset=9)
 
 use("MatMul", T(3, 4), T(4, 5))
@@ -42,6 +44,7 @@ use("MatMul", T(2, 3, 4), T(1, 4, 5), form="batch of one")
 use("MatMul", T(4), T(2, 4, 5), form="vector left")
 use("MatMul", T(2, 3, 4), T(4), form="vector right")
 use("MatMul", T(4), T(4), form="vectors")
+use("MatMul", T(4, 4, 4), T(4, 4, 4), form="equal sizes")
 
 use("Einsum", T(2, 3, 4), T(4, 5), equation="bij,jk->bki")
 use("Einsum", T(2, 3, 4), T(2, 4, 5), form="batches", equation="bij,bjk->bik")

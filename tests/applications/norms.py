@@ -40,6 +40,8 @@ use("LRN", T(3, 4, 5, 6), size=3)
 _SKIP, _SKIP_RMS = f"{DOMAIN}.SkipLayerNormalization", f"{DOMAIN}.SkipSimplifiedLayerNormalization"
 use(_SKIP, T(3, 4, 5), T(3, 4, 5), T(5), T(5), T(5), opset=17)
 use(_SKIP, T(3, 4, 5), T(3, 4, 5), T(5), form="scale alone", opset=17)
+use(_SKIP, T(3, 4, 5), T(1, 4, 5), T(5), T(5), form="one skip for all", opset=17)
+use(_SKIP, T(3, 4, 5), T(4, 5), T(5), T(5), form="skip of two axes", opset=17)
 use(_SKIP, T(3, 4, 5), T(3, 4, 5), T(5), T(5), form="sum taken along", opset=17, results=4, unused=(1, 2))
 use(_SKIP_RMS, T(3, 4, 5), T(3, 4, 5), T(5), T(5), opset=17)
 use(_SKIP_RMS, T(3, 4, 5), T(3, 4, 5), T(5), form="no bias", opset=17)

@@ -32,6 +32,7 @@ for _name, _gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
     use(_name, _x, *_one, form="opset 7", opset=7, results=_results, **_size)
     _turned = tuple(T(3, 1, 5) for _ in _states)
     use(_name, T(3, 2, 4), *_one, None, *_turned, form="batch first", results=_results, layout=1, **_size)
+use("LSTM", T(4, 4, 4), T(1, 16, 4, only="weight"), T(1, 16, 4, only="weight"), form="equal sizes", hidden_size=4)
 use("LSTM", T(2, 3, 4), *_weights(1, 4), None, T(1, 3, 5), T(1, 3, 5), T(1, 15, only="weight"), form="peepholes",
     results=3, hidden_size=5)  # fmt: skip
 use("GRU", T(2, 3, 4), *_weights(1, 3), form="linear before reset", results=2, hidden_size=5, linear_before_reset=1)
