@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import dynamic, safety, sampling
+from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling
 from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.normal_form import normalise, translated
@@ -71,7 +71,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
 
 
 def _variability(skeleton: Skeleton, declared: sampling.Signature, inferred: Sequence[Inferred]) -> Variability:
-    if not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs):
+    static = not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs)
+    if static and not dynamic_bodies.stacks_uncounted(skeleton.controls.values(), inferred[0]):
         return dynamic.settled(inferred[0])
     inputs = {name: tuple(isinstance(dim, str) for dim in dims) for name, dims in declared.dims.items()}
     return dynamic.trace(skeleton, inputs, inferred[0], inferred[1:], _symbolic(skeleton, declared))
