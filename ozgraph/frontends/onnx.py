@@ -19,7 +19,7 @@ from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.normal_form import normalise, translated
 from ozgraph.frontends.origin import FillConstant, OnnxOrigin, TensorConstant
-from ozgraph.frontends.settling import settle
+from ozgraph.frontends.settling import settle, uses_bodies_or_sequences
 from ozgraph.frontends.shapes import InferenceError, Skeleton
 from ozgraph.graph import Graph
 
@@ -47,6 +47,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         UsageError: ``shapes`` names an unknown input or does not fit its rank or static sizes.
     """
     model, path, where = _read(source)
+    with translated(where, "copying it"):
+        unchanged = model.clone() if uses_bodies_or_sequences(model) else None
     normalise(model, where)
     with translated(where, "reading its weights"):
         files = _check_weights(model, where)
@@ -67,6 +69,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         origin = OnnxOrigin(model, path, dims=dict(declared.dims), samples=samples)
         origin.files = frozenset(files | ({os.path.realpath(path)} if path else set()))
         origin.external = bool(files)
+        origin.source = unchanged
         return build(origin, inferred[0], varying, skeleton, where)
 
 
