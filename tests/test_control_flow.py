@@ -177,22 +177,49 @@ def test_an_operator_in_a_body_that_is_not_known_freezes_what_it_touches() -> No
     assert not state.families
 
 
-def test_stacked_results_freeze_where_only_a_run_tells_how_many_there_are() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_where_only_a_run_tells_how_many_results_are_stacked_their_number_counts_as_one_that_varies(
+    known: bool,
+) -> None:
+    """A loop that stops early, and one whose number of runs is not even bounded before it runs."""
     net = Net("until")
     x = net.input("x", (B, D))
     body, _ = loop_body(net)
     h = body.input("h", (B, H))
     step = cell(body, x, h)
-    seen = body.linear(step, H, 8, name="seen")
+    seen = body.op("Relu", body.linear(step, H, 8, name="seen"))
     graph = body.graph(
         (positive(body, step), (), TensorProto.BOOL), (step, (B, H), TensorProto.FLOAT),
         (seen, (B, 8), TensorProto.FLOAT),
     )  # fmt: skip
-    last, each = looped(net, net.integer(4), graph, zeros(net, B, H), outputs=2)
-    parts = net.linear(last, H, 3, name="left"), net.mean(net.dense(each, 8, 3, name="right"), 0, keepdims=0)
+    data = net.op("Cast", net.op("Abs", net.op("ReduceMax", x, keepdims=0)), to=TensorProto.INT64)
+    most = net.integer(4) if known else net.op("Add", data, net.integer(1))
+    last, each = looped(net, most, graph, zeros(net, B, H), outputs=2)
+    # The stacked runs, flattened with the batch, as many rows as there happen to be.
+    rows = net.dense(net.reshape(each, -1, 8), 8, 3, name="right")
+    parts = net.linear(last, H, 3, name="left"), net.mean(rows, 0, keepdims=0)
     model = net.build(net.op("Add", *parts), shapes=[(B, 3)])
-    state = refused(model, "seen.weight", 0, "how many results it stacks is known only at run time")
-    assert [(family.dim, family.exactness) for family in state.families] == [("zeros", "exact")]
+    stacked = load(model).values["loop_out_1"]
+    assert stacked.dynamic == (True, False, False)
+    pruned(model, ("zeros", H, "exact"), ("seen.weight", 8, "exact"))
+
+
+def test_a_number_of_results_is_never_taken_for_one_that_stays() -> None:
+    """Their number scales what follows, so it must be read when the model runs."""
+    net = Net("counted")
+    x = net.input("x", (B, D))
+    body, go_on = loop_body(net)
+    h = body.input("h", (B, H))
+    step = cell(body, x, h)
+    graph = body.graph(
+        (go_on, (), TensorProto.BOOL), (step, (B, H), TensorProto.FLOAT),
+        (body.op("Identity", step), (B, H), TensorProto.FLOAT),
+    )  # fmt: skip
+    data = net.op("Cast", net.op("Abs", net.op("ReduceMax", x, keepdims=0)), to=TensorProto.INT64)
+    last, each = looped(net, net.op("Add", data, net.integer(2)), graph, zeros(net, B, H), outputs=2)
+    count = net.op("Cast", net.op("Gather", net.op("Shape", each), net.integer(0)), to=TensorProto.FLOAT)
+    y = net.linear(net.op("Mul", last, count), H, 3, name="head")
+    pruned(net.build(y, shapes=[(B, 3)]), ("zeros", H, "exact"))
 
 
 def test_the_axis_that_a_scan_runs_along_freezes() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
+import ozgraph
 from models.building import Net
 from models.control import H
 from models.lists import MODELS, B, D, unresolved
 from models.zeroing import Found, pruned, refused
+from ozgraph.errors import VerificationError
+from ozgraph.frontends import sequences
 from ozgraph.frontends.onnx import load
 
 FAMILIES: dict[str, tuple[Found, ...]] = {
@@ -70,3 +75,10 @@ def test_a_sequence_that_is_returned_stays() -> None:
     assert {"SplitToSequence", "Split"} <= {op.operator for op in graph.ops}
     assert [value.name for value in graph.outputs] == [info.name for info in model.graph.output]
     assert np.prod(graph.values["fc1.weight"].shape or ()) == H * D
+
+
+def test_a_model_that_is_read_wrongly_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences.Resolver, "_position", lambda *_, **__: 0)
+    with pytest.raises(VerificationError, match="the model as it was read for analysis differs from its source"):
+        ozgraph.prune(MODELS["sequence_rows"](), tmp_path / "small.onnx", target=ozgraph.Target(groups=0.5))
+    assert not list(tmp_path.iterdir())

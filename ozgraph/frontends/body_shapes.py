@@ -20,6 +20,9 @@ _ROUNDS = 3
 
 _MOST_RUNS = 1 << 20
 
+ASSUMED_RUNS = 3
+"""How often a body is taken to run where only a run can tell; an axis of that size counts as one that varies."""
+
 
 def infer(
     control: Control, controls: Mapping[ir.Node, Control], known: Inferred, computed: set[str], walk: Walk
@@ -116,7 +119,12 @@ def runs(control: Control, known: Inferred) -> int | None:
     return count if 0 <= count <= _MOST_RUNS else None
 
 
-def runs_on(control: Control, known: Inferred) -> bool:
+def is_counted(control: Control, known: Inferred) -> bool:
+    """Whether it is known, at the sizes at hand, how often a Loop or Scan runs its body."""
+    return runs(control, known) is not None and _runs_on(control, known)
+
+
+def _runs_on(control: Control, known: Inferred) -> bool:
     """Whether nothing stops a Loop or Scan before it has run as often as it may."""
     if control.node.op_type == "Scan":
         return True
@@ -170,8 +178,7 @@ def _leave(control: Control, made: Exit, count: int | None, known: Inferred, com
                 known.shapes[name] = merged
             elif -len(merged) <= made.axis + 1 and made.axis <= len(merged):
                 axis = made.axis % (len(merged) + 1)
-                stacked = count if runs_on(control, known) else None
-                known.shapes[name] = (*merged[:axis], stacked, *merged[axis:])
+                known.shapes[name] = (*merged[:axis], ASSUMED_RUNS if count is None else count, *merged[axis:])
     elements = [known.elements.get(source) for source in sources]
     first = elements[0]
     if control.node.op_type != "If" or first is None:

@@ -36,6 +36,15 @@ def trace(control: Control, sample: Inferred, result: Variability, visit: Callab
         _leave(control, made, sample, result)
 
 
+def stacks_uncounted(controls: Iterable[Control], sample: Inferred) -> bool:
+    """Whether the number of results that some node stacks is known only after a run, in a model of fixed sizes too."""
+    return any(
+        not body_shapes.is_counted(control, sample)
+        for control in controls
+        if any(made.axis is not None for made in control.exits)
+    )
+
+
 def _enter(entry: Entry, sample: Inferred, result: Variability) -> None:
     name = entry.value.name or ""
     shape = sample.static_shape(name)
@@ -106,7 +115,7 @@ def _flags(
             return (True,) * rank
         flags = [a or b for a, b in zip(flags, known, strict=True)]
     if made.axis is not None:
-        flags.insert(made.axis % rank, _count_varies(control, result))
+        flags.insert(made.axis % rank, not body_shapes.is_counted(control, sample) or _count_varies(control, result))
     return tuple(flags)
 
 

@@ -14,13 +14,13 @@ import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import dynamic, safety, sampling
+from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling
 from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.layer_norm import fuse_layer_norms
 from ozgraph.frontends.normal_form import normalise, translated
 from ozgraph.frontends.origin import FillConstant, OnnxOrigin, TensorConstant
-from ozgraph.frontends.settling import settle
+from ozgraph.frontends.settling import settle, uses_bodies_or_sequences
 from ozgraph.frontends.shapes import InferenceError, Skeleton
 from ozgraph.graph import Graph
 
@@ -48,6 +48,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         UsageError: ``shapes`` names an unknown input or does not fit its rank or static sizes.
     """
     model, path, where = _read(source)
+    with translated(where, "copying it"):
+        unchanged = model.clone() if uses_bodies_or_sequences(model) else None
     normalise(model, where)
     with translated(where, "recognising its layer norms"):
         fuse_layer_norms(model)
@@ -70,11 +72,13 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         origin = OnnxOrigin(model, path, dims=dict(declared.dims), samples=samples)
         origin.files = frozenset(files | ({os.path.realpath(path)} if path else set()))
         origin.external = bool(files)
+        origin.source = unchanged
         return build(origin, inferred[0], varying, skeleton, where)
 
 
 def _variability(skeleton: Skeleton, declared: sampling.Signature, inferred: Sequence[Inferred]) -> Variability:
-    if not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs):
+    static = not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs)
+    if static and not dynamic_bodies.stacks_uncounted(skeleton.controls.values(), inferred[0]):
         return dynamic.settled(inferred[0])
     inputs = {name: tuple(isinstance(dim, str) for dim in dims) for name, dims in declared.dims.items()}
     return dynamic.trace(skeleton, inputs, inferred[0], inferred[1:], _symbolic(skeleton, declared))

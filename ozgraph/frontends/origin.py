@@ -65,6 +65,7 @@ class OnnxOrigin:
         samples: valid input sizes; the first is what the graph's shapes are bound to, each of the others changes every
             dynamic size that the user did not fix.
         external: whether weights are kept in a file beside the model.
+        source: the model as it was read, where bodies, sequences or optionals were rewritten after that; else None.
         files: every file that the model reads, absolute and without links.
     """
 
@@ -75,4 +76,5 @@ class OnnxOrigin:
     dims: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     samples: tuple[sampling.Sample, ...] = ()
     external: bool = False
+    source: ir.Model | None = None
     files: frozenset[str] = frozenset()

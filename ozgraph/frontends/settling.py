@@ -12,6 +12,8 @@ from ozgraph.frontends.sequences import Resolver, uses_sequences
 from ozgraph.frontends.shapes import Skeleton
 from ozgraph.frontends.stacking import stack_results
 
+_WITH_BODIES = frozenset({"If", "Loop", "Scan"})
+
 
 def settle(skeleton: Skeleton, inferred: Inferred, varying: Variability) -> bool:
     """Simplify the model behind ``skeleton`` in place; whether anything changed, so that it must be inferred again.
@@ -35,6 +37,13 @@ def settle(skeleton: Skeleton, inferred: Inferred, varying: Variability) -> bool
     elif changed:
         drop_unused(model)
     return changed
+
+
+def uses_bodies_or_sequences(model: ir.Model) -> bool:
+    """Whether ``model`` has anything that :func:`settle`, or the normal form of bodies, may rewrite."""
+    parts = (model.graph, *(function.graph for function in model.functions.values()))
+    nodes = [node for part in parts for node in part.all_nodes()]
+    return any(node.op_type in _WITH_BODIES for node in nodes) or uses_sequences(nodes)
 
 
 def _settled_choice(control: Control, varying: Variability) -> int | None:

@@ -52,7 +52,7 @@ def _sliced(op: Op) -> Spec:
 def _stacked(conditions: int) -> Describe:
     def describe(op: Op) -> Spec:
         if op.outputs[0] is None or op.outputs[0].shape is None:
-            raise RuleError("how many results it stacks is known only at run time, or their shape changes")
+            raise RuleError("what it stacks changes its shape from one run to the next, or has none that is known")
         axis = _axis(op, len(op.outputs[0].shape))
         names = letters("a", len(need_shape(op.inputs[conditions], op)))
         result = (*names[:axis], Letter("runs"), *names[axis:])
