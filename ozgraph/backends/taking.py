@@ -71,9 +71,12 @@ def _gathered(copy: ModelCopy, operand: ir.Value, cuts: Cuts, shape: ir.Shape | 
         if extents is not None:
             extents[axis] = len(positions)
             part.shape = ir.Shape(extents)
+        # In the graph that the value stands in: the model's, or a body.
+        host = producer.graph if producer is not None else operand.graph
+        graph = host if isinstance(host, ir.Graph) else copy.model.graph
         if producer is not None:
-            copy.model.graph.insert_after(producer, node)
+            graph.insert_after(producer, node)
         else:
-            copy.model.graph.insert_before(copy.model.graph[0], node)
+            graph.insert_before(graph[0], node)
         operand, producer = part, node
     return operand
