@@ -63,6 +63,7 @@ CALLS: dict[str, Call] = {
     "batch_norm": (
         lambda x, g, b, m, v: F.batch_norm(x, m, v.abs() + 1, g, b), ((2, 4, 3), (4,), (4,), (4,), (4,)),
     ),
+    "batch_norm of the batch": (lambda x: F.batch_norm(x, None, None, training=True), ((3, 4, 2),)),
     "layer_norm": (lambda x, g, b: F.layer_norm(x, (4,), g, b), ((2, 3, 4), (4,), (4,))),
     "group_norm": (lambda x, g, b: F.group_norm(x, 2, g, b), ((2, 6, 3), (6,), (6,))),
     "instance_norm": (lambda x, g, b: F.instance_norm(x, weight=g, bias=b), ((2, 4, 5), (4,), (4,))),
