@@ -23,7 +23,7 @@ from ozgraph.passes.promise import promised, shown
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
 from ozgraph.rules.notation import Product
-from ozgraph.rules.rule import Reduction
+from ozgraph.rules.rule import Reduction, described
 from ozgraph.rules.table import find_rule
 
 Start = Callable[[Value, int, Atom], Slots]
@@ -277,7 +277,7 @@ def _computed_constant(value: Value, op: Op) -> Slots | None:
     if rule is None or all(state is None for state in states):
         return None
     try:
-        rule.describe(op)
+        described(op, rule)
     except RuleError:
         return None  # the rule does not speak for this application
     known = rule.transfer(op, states, op.outputs.index(value), 0)

@@ -45,6 +45,7 @@ NOT_READ = {"SwiGLU": 28, "SpaceToDepth-opset 28": 28}
 
 SEEN_ALL_THE_SAME = {
     "finite": "zeros there are not finite, whatever the operator then makes of them",
+    "the zero of a removed slot": "whether a zero is the largest or smallest depends on the others",
     "every slot": "that a maximum, a minimum or a product skips zeros depends on the others",
     "window": "a window of one position, or positions all taken together",
     "counts every slot": "the mask hides some of them, or a single slot has it all",

@@ -14,9 +14,8 @@ from models.building import Net
 from models.rows import ROWS
 from ozgraph.errors import OzgraphError
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.infer_dims import UNREADABLE
 from ozgraph.rules.parameters import encoding
-from ozgraph.rules.rule import Spec, with_describe
+from ozgraph.rules.rule import UNREADABLE, Spec, with_describe
 from ozgraph.rules.table import Override, registered
 
 LOOKED_AFTER = (

@@ -22,11 +22,12 @@ from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
-from ozgraph.passes.infer_dims import UNREADABLE, InferDims
+from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.state import State
+from ozgraph.rules.rule import UNREADABLE
 
 LIMIT = 1e-5
 NOISE_FLOORS = 3
