@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ozgraph.backends.files import check, write
-from ozgraph.backends.model_copy import ModelCopy, Slice, Zero, copy_of, cut, lazily
+from ozgraph.backends.model_copy import Changed, ModelCopy, Slice, Zero, copy_of, cut, lazily
 from ozgraph.backends.rewriting import replace_op, rewrite_op, take
 from ozgraph.frontends.normal_form import drop_unused
 from ozgraph.graph import Array, Graph, Value
@@ -101,13 +101,8 @@ def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list
     assert node is not None and weight is not None and constant.shape is not None and source.name is not None
     name = source.name
     source.name = None
-
-    def evaluate() -> ir.TensorProtocol:
-        assert weight is not None
-        return ir.Tensor(Zero(axes)(weight.numpy()), name=name)
-
     dtype = ir.DataType.from_numpy(weight.numpy().dtype)
-    tensor = ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(constant.shape), name=name)
+    tensor = Changed(weight.numpy, constant.shape, Zero(axes), dtype=dtype, name=name)
     value = copy.initializer(name, tensor)
     source.replace_all_uses_with(value, replace_graph_outputs=True)
     copy.model.graph.remove(node, safe=True)

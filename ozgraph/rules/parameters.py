@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ozgraph.blocks import Tile, part_of
 from ozgraph.graph import Array, Op, Value
 
 
@@ -21,11 +22,12 @@ class Encoding:
     zero: Array
     scale: Array
 
-    def numbers(self, stored: Array) -> Array:
-        """The numbers that ``stored`` elements stand for, float32."""
+    def numbers(self, stored: Array, tile: Tile) -> Array:
+        """The numbers that ``stored``, the elements of the parameter in ``tile``, stand for, float32."""
         if self is _PLAIN:
             return stored.astype(np.float32, copy=False)
-        return (stored.astype(np.float32) - self.zero.astype(np.float32)) * self.scale.astype(np.float32)
+        zero, scale = part_of(self.zero, tile), part_of(self.scale, tile)
+        return (stored.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
 
 
 _PLAIN = Encoding(np.zeros((), np.float32), np.ones((), np.float32))
@@ -63,10 +65,11 @@ _MOVES = frozenset(
 def encoding(constant: Value) -> Encoding | None:
     """How a constant is a parameter; None for indexes, masks and whatever else the model does not calculate with.
 
-    A floating constant is one as it stands. A constant of integers is one when it reaches a DequantizeLinear, a
-    product of integers or, being of at most eight bits, a Cast to a floating type: at once or through data movement.
+    A floating constant is one as it stands, at eight bits with the scale of a DequantizeLinear that reads it. A
+    constant of integers is one when it reaches a DequantizeLinear, a product of integers or, being of at most eight
+    bits, a Cast to a floating type: at once or through data movement.
     """
-    if constant.is_float:
+    if constant.is_float and constant.dtype is not None and constant.dtype.itemsize > 1:
         return _PLAIN
     if constant.dtype is None or constant.dtype.kind in "bOSUc":
         return None
@@ -75,7 +78,7 @@ def encoding(constant: Value) -> Encoding | None:
         if here is None or (found is not None and not (_same(found.zero, here.zero))):
             return None  # no single integer stands for zero
         found = here
-    return found
+    return _PLAIN if found is None and constant.is_float else found
 
 
 def _same(a: Array, b: Array) -> bool:
