@@ -222,7 +222,7 @@ def prune(
     if (target is None) == (max_drift is None):
         raise UsageError("give either a target or max_drift")
     _refuse(output, model)
-    graph = _loaded(model, shapes, simplify, progress)
+    graph = _runnable(_loaded(model, shapes, simplify, progress))
     _refuse(output, graph)
     state = State(graph)
     _run(_pipeline(_analysis(rescale), ()), state, verify_each, print_after, progress)
@@ -283,7 +283,7 @@ def eliminate(
         VerificationError: agreement could not be shown.
     """
     _refuse(output, model)
-    graph = _loaded(model, shapes, simplify, progress)
+    graph = _runnable(_loaded(model, shapes, simplify, progress))
     _refuse(output, graph)
     state = State(graph)
     steps = _pipeline((Normalize(), InferDims(), Freeze(), Cost(), ProveDead(), Eliminate()), passes)
@@ -372,6 +372,15 @@ def _loaded(model: Source | Graph, shapes: Shapes | None, simplify: bool, progre
     if progress is not None:
         progress("load", None, None)
     return load(model, shapes=shapes, simplify=simplify)
+
+
+def _runnable(graph: Graph) -> Graph:
+    """``graph``, where onnxruntime runs models of its versions: nothing is written that was not run."""
+    from ozgraph.numerics.sessions import check_runs
+
+    model = graph.origin.model
+    check_runs(model.graph.opset_imports, model.ir_version, graph.origin.path or graph.name)
+    return graph
 
 
 def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> None:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import dynamic, safety, sampling
+from ozgraph.frontends import dynamic, safety, sampling, sparse
 from ozgraph.frontends.normal_form import normalise, translated
 from ozgraph.frontends.shapes import Dim, InferenceError, Inferred, Skeleton
 from ozgraph.graph import Array, Constant, Graph, Op, Value
@@ -166,7 +166,7 @@ def _read(source: Source) -> tuple[ir.Model, str | None, str]:
     with translated(where, "reading it"), warnings.catch_warnings():
         # What onnx_ir warns of (keys of external data that it does not know) is nothing that a user could act on.
         warnings.filterwarnings("ignore", category=UserWarning, module="onnx_ir")
-        model = ir.from_proto(proto)
+        model = sparse.to_ir(proto, where)
     if path is not None:
         ir.external_data.set_base_dir(model.graph, os.path.dirname(path))
         for function in model.functions.values():

@@ -14,6 +14,8 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.errors import ModelError
+from ozgraph.frontends import sparse
+from ozgraph.numerics.sessions import read_structure
 
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 # Attributes that hold an element type, whichever operator carries them.
@@ -23,13 +25,21 @@ _LARGE_FILE = 1 << 26
 
 
 def mapped(path: Path, folder: Path) -> Path:
-    """``path`` itself, or a copy in ``folder`` with its weights beside it where they are large.
+    """``path`` itself, or a copy in ``folder``: with large weights beside it, and with sparse tensors made dense.
 
-    onnxruntime maps weights that are outside the protobuf; inside, every session parses and copies them.
+    onnxruntime maps weights that are outside the protobuf; inside, every session parses and copies them. Sparse tensors
+    it reads in some places only, and in others it crashes.
     """
-    if path.is_file() and path.stat().st_size > _LARGE_FILE:
+    if path.is_file() and (path.stat().st_size > _LARGE_FILE or _has_sparse(path)):
         return _saved(_load(path), path, folder, "mapped")
     return path
+
+
+def _has_sparse(path: Path) -> bool:
+    try:
+        return sparse.present(read_structure(path))
+    except ModelError:
+        return False  # running the file says what is wrong with it
 
 
 def to_float32(path: Path, folder: Path) -> Path:
@@ -146,7 +156,11 @@ def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
 
 def _load(path: Path) -> ir.Model:
     try:
-        return ir.load(path)
+        model = sparse.to_ir(onnx.load(path, load_external_data=False), str(path))
+        ir.external_data.set_base_dir(model.graph, path.parent)
+        return model
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # protobuf's own error classes differ between its builds
