@@ -135,7 +135,7 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         except OzgraphError as error:
             return str(error)
 
-    content = simplified(source, differ)
+    content = simplified(source, differ, graph.origin.files)
     if content is source:
         return graph
     smaller = frontend.load(content, shapes=shapes)

@@ -219,14 +219,21 @@ class _Bench:
                 original = Path(origin.path)
             if pruned.parent == self._folder:
                 stack.callback(_remove, pruned)
-            report = compare(
-                original,
-                pruned,
-                trial.graph,
-                kept=kept_positions(trial),
-                shape_variants=[sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))],
-                inputs=self._inputs,
-            )
+            try:
+                report = compare(
+                    original,
+                    pruned,
+                    trial.graph,
+                    kept=kept_positions(trial),
+                    shape_variants=[sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))],
+                    inputs=self._inputs,
+                )
+            except ModelError as error:
+                name = origin.path or trial.graph.name
+                raise ModelError(
+                    f"{name} cannot be verified, and nothing is written that was not: {error}; "
+                    "replace what onnxruntime lacks, or install a build that has it"
+                ) from None
         if self._options.exact and report.equal:
             exact = self._in_double(trial)
             return exact if not exact.equal else report

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ozgraph.blocks import Tile, part_of, tiles, within
-from ozgraph.frontends.onnx import OnnxOrigin
+from ozgraph.frontends.onnx import OnnxOrigin, elements
 from ozgraph.graph import Array, Graph, Op, Value
 from ozgraph.plan import Indices
 
@@ -158,7 +158,7 @@ class Changed(ir.LazyTensor):
 def lazily(tensor: ir.TensorProtocol, shape: tuple[int, ...], change: Slice | Zero) -> ir.TensorProtocol:
     """``tensor`` after ``change``, computed each time it is read and never kept."""
     return Changed(
-        tensor.numpy,
+        lambda: elements(tensor),
         shape,
         change,
         dtype=tensor.dtype,

@@ -29,6 +29,14 @@ _MOST_FILL_BYTES = 1 << 35
 _MOST_ELEMENTS = 1 << 44
 
 
+def elements(tensor: ir.TensorProtocol) -> Array:
+    """The elements of a tensor; a view of the memory map for external data, unpacked where several share a byte."""
+    array = tensor.numpy()
+    if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.bitwidth < 8:
+        tensor.release()  # it would keep what it unpacked
+    return array
+
+
 @dataclass(frozen=True, slots=True)
 class TensorConstant:
     """A weight that onnx_ir holds: a part of the protobuf, or a memory map of external data."""
@@ -47,7 +55,7 @@ class TensorConstant:
 
     def numpy(self) -> Array:
         """The elements; a view of the memory map for external data. Never write into it."""
-        return self.tensor.numpy()
+        return elements(self.tensor)
 
 
 @dataclass(frozen=True, slots=True)

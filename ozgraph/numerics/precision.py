@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ozgraph.blocks import tiles
 from ozgraph.errors import ModelError
 from ozgraph.frontends import sparse
+from ozgraph.graph import Array
 from ozgraph.numerics.sessions import read_structure
 
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
@@ -136,14 +139,29 @@ def _retype_value(value: ir.Value, sources: Collection[int], target: ir.DataType
 
 
 def _converted(tensor: ir.TensorProtocol, sources: Collection[int], target: ir.DataType) -> ir.TensorProtocol:
-    if tensor.dtype not in sources:
-        return tensor
+    return _Converted(tensor, target) if tensor.dtype in sources else tensor
 
-    def convert() -> ir.TensorProtocol:
+
+class _Converted(ir.LazyTensor):
+    """A tensor in another floating type, converted each time it is read; written a block at a time."""
+
+    def __init__(self, tensor: ir.TensorProtocol, target: ir.DataType) -> None:
+        super().__init__(self._whole, dtype=target, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+        self._source = tensor
+
+    def _whole(self) -> ir.TensorProtocol:
+        return ir.Tensor(self._block(self._source.numpy()), dtype=self.dtype, name=self.name)
+
+    def _block(self, array: Array) -> Array:
         with np.errstate(over="ignore"):  # float64 weights beyond float32 become infinite in both models alike
-            return ir.tensor(tensor.numpy().astype(target.numpy()), name=tensor.name)
+            return array.astype(self.dtype.numpy())
 
-    return ir.LazyTensor(convert, dtype=target, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+    def tofile(self, file: Any) -> None:
+        """Write the elements without holding more than a block of them in memory."""
+        array = self._source.numpy()
+        for tile in tiles(array.shape):
+            block = self._block(array[tile])
+            file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8))
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
