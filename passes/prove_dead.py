@@ -233,13 +233,11 @@ def uniform_elements(value: Value) -> Slots:
 
 def zero_state(state: State, value: Value, axis: int, atom: Atom) -> Slots:
     """The element that stands for zero in every slot of a parameter: its zero point, where integers are stored."""
-    zero = state.parameters[value].zero.astype(np.float64)
-    if zero.size == 1:
-        return zero.reshape(1)
-    shape = list(zero.shape)
-    shape[axis] = (value.shape or ())[axis]
+    encoding = state.parameters[value]
+    if encoding.zero.size == 1:
+        return encoding.zero.astype(np.float64).reshape(1)
     table = state.dims.ids(state.axes[value][axis], frozen=True)
-    return slot_states(uniform(np.broadcast_to(zero, shape), axis), table, atom)
+    return slot_states(encoding.zero_by_position(axis, (value.shape or ())[axis]), table, atom)
 
 
 def as_stored(state: State, value: Value, axis: int, atom: Atom) -> Slots:

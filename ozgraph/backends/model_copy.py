@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ozgraph.blocks import Tile, part_of, tiles, within
+from ozgraph.blocks import Tile, tiles, within
 from ozgraph.frontends.onnx import OnnxOrigin, elements
 from ozgraph.graph import Array, Graph, Op, Value
 from ozgraph.plan import Indices
@@ -106,23 +106,31 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Zero:
-    """Set positions along some axes to ``point``, which broadcasts against the tensor."""
+    """Set positions along some axes to what stands for zero.
+
+    Attributes:
+        point: a tile of the tensor -> what stands for zero there, broadcasting against it; None is zero itself.
+        tile: the part of the tensor that is given; None is all of it.
+    """
 
     axes: list[tuple[int, Indices]]
-    point: Array | None = None
+    point: Callable[[Tile], Array] | None = None
+    tile: Tile | None = None
 
     def __call__(self, array: Array) -> Array:
         """A copy of ``array`` with the positions at zero."""
         array = np.array(array)
+        whole = tuple(slice(0, extent) for extent in array.shape)
+        zero = np.zeros(()) if self.point is None else self.point(self.tile or whole)
+        zeros = np.broadcast_to(zero, array.shape)
         for axis, positions in self.axes:
             index = (slice(None),) * axis + (positions,)
-            array[index] = 0 if self.point is None else np.broadcast_to(self.point, array.shape)[index]
+            array[index] = zeros[index]
         return array
 
     def inside(self, tile: Tile) -> Zero:
         """The same for the part of a tensor in ``tile``; positions must rise."""
-        axes = [(axis, within(positions, tile[axis])) for axis, positions in self.axes]
-        return Zero(axes, None if self.point is None else part_of(self.point, tile))
+        return Zero([(axis, within(positions, tile[axis])) for axis, positions in self.axes], self.point, tile)
 
 
 class Changed(ir.LazyTensor):
