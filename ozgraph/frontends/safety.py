@@ -113,6 +113,7 @@ _FIELD_OF = {
     8: "string_data",
 }
 _COMPLEX = (14, 15)
+_SPARSE = (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS)
 
 
 def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
@@ -265,6 +266,11 @@ def _check_nodes(
                 check_tensor(attribute.t, where)
             for tensor in attribute.tensors:
                 check_tensor(tensor, where)
+            if attribute.type in _SPARSE and (node.op_type, attribute.name) != ("Constant", "sparse_value"):
+                raise ModelError(
+                    f"{where}: {_title(node)} has the sparse attribute {attribute.name!r}, which nothing reads; "
+                    "make it dense"
+                )
             if attribute.HasField("g"):
                 inner.append(attribute.g)
             inner.extend(attribute.graphs)

@@ -20,6 +20,8 @@ from ozgraph.graph import Array
 LARGEST = 1 << 30
 """Sparse tensors with more bytes than this (1 GiB) once they are dense are refused: their files would take any size."""
 
+_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
 _STAND_IN = "\0sparse/"
 """Location of the external data of what stands for a sparse tensor until onnx_ir has read the model."""
 
@@ -56,12 +58,25 @@ def to_ir(proto: onnx.ModelProto, where: str) -> ir.Model:
 
 
 def present(proto: onnx.ModelProto) -> bool:
-    """Whether a model has a sparse tensor anywhere."""
-    return any(
-        (isinstance(part, onnx.GraphProto) and len(part.sparse_initializer) > 0)
-        or any(_is_sparse(attribute) for node in part.node for attribute in node.attribute)
-        for part in _parts(proto)
-    )
+    """Whether a model has a sparse initializer, or a constant that is sparse.
+
+    It is asked of every model: attributes are looked at only where there may be one, or a body.
+    """
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, onnx.GraphProto) and part.sparse_initializer:
+            return True
+        for node in part.node:
+            if node.op_type == "Constant":
+                if any(_is_sparse(attribute) for attribute in node.attribute):
+                    return True
+            elif node.op_type in _WITH_BODIES or node.domain:
+                for attribute in node.attribute:
+                    if attribute.HasField("g"):
+                        pending.append(attribute.g)
+                    pending.extend(attribute.graphs)
+    return False
 
 
 def _parts(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
@@ -102,12 +117,7 @@ def _taken_out(proto: onnx.ModelProto, where: str) -> list[onnx.SparseTensorProt
             del part.sparse_initializer[:]
         for node in part.node:
             for attribute in node.attribute:
-                if _is_sparse(attribute):
-                    if node.op_type != "Constant" or attribute.name != "sparse_value":
-                        raise ModelError(
-                            f"{where}: node {node.name!r} ({node.op_type}) has the sparse attribute "
-                            f"{attribute.name!r}, which ozgraph does not read; make it dense"
-                        )
+                if node.op_type == "Constant" and _is_sparse(attribute):
                     name = node.output[0] if node.output else ""
                     tensor = onnx.SparseTensorProto()
                     tensor.CopyFrom(attribute.sparse_tensor)
