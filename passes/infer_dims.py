@@ -9,13 +9,13 @@ from ozgraph.collector import collector_paused
 from ozgraph.dims import ONE, Dim, Reason, Take, prod_of, sum_of
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
-from ozgraph.passes.bound import Bound, Layout, Site, letter_names
+from ozgraph.passes.bound import Bound, Layout, Site, described, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
 from ozgraph.passes.tables import reads_apart
 from ozgraph.passes.takes import dims_apart, settle_takes
 from ozgraph.rules.notation import Axis, Concat, Letter, One, Product
-from ozgraph.rules.rule import Reduction, Rule, Spec, described
+from ozgraph.rules.rule import Reduction, Rule, Spec
 from ozgraph.rules.table import find_rule, freezing_reason
 
 _DYNAMIC = Reason("its size varies at run time")

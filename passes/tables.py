@@ -11,11 +11,11 @@ import numpy as np
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Graph, Op, Value
-from ozgraph.passes.bound import layout_of, letter_names
+from ozgraph.passes.bound import described, layout_of, letter_names
 from ozgraph.passes.normalize import reads_size
 from ozgraph.passes.prove_dead import uniform_constant
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
-from ozgraph.rules.rule import Reduction, Rule, Spec, described
+from ozgraph.rules.rule import Reduction, Rule, Spec
 from ozgraph.rules.table import find_rule
 
 Use = tuple[Op, int]

@@ -264,24 +264,3 @@ def axis_list(op: Op, position: int, rank: int, *, name: str = "axes") -> tuple[
             raise RuleError(f"{op.operator} {op.name!r}: its axes are computed at run time")
         given = elements.ravel().tolist()
     return tuple(int(axis) % rank if rank else 0 for axis in given)
-
-
-UNREADABLE = "its operands or attributes are not such as its rule takes"
-"""The reason where a rule fails on an operator instead of describing it."""
-
-
-def described(op: Op, rule: Rule) -> Spec:
-    """What a rule says of an operator, whoever wrote the rule and whatever a damaged file made of the operator.
-
-    Raises:
-        RuleError: the rule does not speak for this application.
-    """
-    try:
-        spec = rule.describe(op)
-    except RuleError:
-        raise
-    except Exception as error:
-        raise RuleError(UNREADABLE) from error
-    if (len(spec.operands), len(spec.results)) != (len(op.inputs), len(op.outputs)):
-        raise RuleError(UNREADABLE)
-    return spec

@@ -19,6 +19,7 @@ from models.feeding import session
 from models.halving import NOTHING, HalfOfEveryFamily, zeroed_by_hand
 from ozgraph.backends.onnx import apply
 from ozgraph.numerics.reference_operators import REPAIRED
+from ozgraph.passes.bound import UNREADABLE
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
@@ -27,7 +28,6 @@ from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.state import State
-from ozgraph.rules.rule import UNREADABLE
 
 LIMIT = 1e-5
 NOISE_FLOORS = 3
