@@ -329,8 +329,8 @@ def _blocks(state: State) -> set[Atom]:
     found: set[Atom] = set()
     for bound in state.bound.values():
         for letter in bound.rule.blocks:
-            if letter in bound.env:
-                found.update(state.atoms_of(bound.env[letter]))
+            if letter in bound.program.letters:
+                found.update(state.atoms_of(bound.dim(letter)))
     return found
 
 

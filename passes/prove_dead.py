@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.bound import Bound, Place, Site, letter_names
+from ozgraph.passes.bound import Bound, Site
+from ozgraph.passes.layout import Place, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
@@ -123,7 +124,7 @@ class Prover:
         product = axes[axis] if axes is not None else None
         if not carried or not isinstance(product, Product):
             return
-        standing = {name for name in product.factors if atom in self._state.atoms_of(bound.env[name])}
+        standing = {name for name in product.factors if atom in self._state.atoms_of(bound.dim(name))}
         if len(standing) > 1:
             for operand in list(carried):
                 had = {name for entry in bound.spec.operands[operand] or () for name in letter_names(entry)}

@@ -12,7 +12,7 @@ from ozgraph.rules.evaluate import evaluate
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, uniform
 from ozgraph.rules.notation import parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Reduction, Rule, Spec, from_pattern, known_integers, letters, need_shape
+from ozgraph.rules.rule import ByShapes, Reduction, Rule, Spec, from_pattern, known_integers, letters, need_shape
 
 
 def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
@@ -46,6 +46,7 @@ _PATTERNS = {
 }
 
 
+@ByShapes
 def _describe(op: Op) -> Spec:
     return from_pattern(_PATTERNS[len(op.inputs)], op)
 

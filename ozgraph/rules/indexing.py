@@ -14,7 +14,7 @@ from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.movement import rederive
 from ozgraph.rules.notation import Axis, Concat, Letter, Unsaid
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
+from ozgraph.rules.rule import ByShapes, Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
 _LOOKUP = "positions along it are looked up at run time"
 
@@ -56,6 +56,7 @@ def _clamped(start: int, step: int, size: int) -> tuple[int, int]:
     return min(max(start, 0), size if step > 0 else size - 1), step
 
 
+@ByShapes
 def _slice(op: Op) -> Spec:
     source, made = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
     bounds = _bounds(op)
@@ -164,6 +165,7 @@ def _gather_axis(op: Op) -> int:
     return int(op.attributes.get("axis", 0)) % len(need_shape(op.inputs[0], op))
 
 
+@ByShapes
 def _gather(op: Op) -> Spec:
     shape, indexes_shape = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
     axis = _gather_axis(op)

@@ -11,7 +11,7 @@ from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, finite, joined, meet, uniform
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
+from ozgraph.rules.rule import ByShapes, Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
 
 def rederive(edit: Edit, position: int, elements: Sequence[int | None]) -> None:
@@ -73,6 +73,7 @@ def regroup(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     return segments
 
 
+@ByShapes
 def _reshaped(op: Op) -> Spec:
     before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
     if 0 in before or 0 in after:
@@ -113,6 +114,7 @@ register("Reshape", Rule(_reshaped, uniform, rewrite=_reshape_target, text="row-
 register("Flatten", Rule(_reshaped, uniform, text="row-major"))
 
 
+@ByShapes
 def _transpose(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     order = op.attributes.get("perm") or range(rank)[::-1]
@@ -129,6 +131,7 @@ def _squeezed_axes(op: Op) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(shape) if size == 1) if axes is None else axes
 
 
+@ByShapes
 def _squeeze(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     gone = _squeezed_axes(op)
@@ -154,6 +157,7 @@ def _squeeze_names_its_axes(edit: Edit) -> None:
 register("Squeeze", Rule(_squeeze, uniform, rewrite=_squeeze_names_its_axes, text="axes of size one dropped"))
 
 
+@ByShapes
 def _unsqueeze(op: Op) -> Spec:
     rank = len(need_shape(op.outputs[0], op))
     new = axis_list(op, 1, rank) or ()
@@ -166,6 +170,7 @@ def _unsqueeze(op: Op) -> Spec:
 register("Unsqueeze", Rule(_unsqueeze, uniform, text="axes of size one added"))
 
 
+@ByShapes
 def _concat(op: Op) -> Spec:
     shape = need_shape(op.outputs[0], op)
     axis = int(op.attributes["axis"]) % len(shape)
@@ -183,6 +188,7 @@ def _concat(op: Op) -> Spec:
 register("Concat", Rule(_concat, joined, text="... a ..., ... b ... -> ... (a + b) ..."))
 
 
+@ByShapes
 def _split(op: Op) -> Spec:
     shape = need_shape(op.inputs[0], op)
     axis = int(op.attributes.get("axis", 0)) % len(shape)
@@ -218,6 +224,7 @@ def _split_sizes(edit: Edit) -> None:
 register("Split", Rule(_split, uniform, rewrite=_split_sizes, text="... (a + b) ... -> ... a ..., ... b ..."))
 
 
+@ByShapes
 def _expand(op: Op) -> Spec:
     return _broadcast(op, need_shape(op.inputs[0], op), need_shape(op.outputs[0], op))
 

@@ -12,7 +12,7 @@ from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
 from ozgraph.rules.notation import Axes, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
+from ozgraph.rules.rule import ByShapes, Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
 
 _POSITIONS = "the statistics run over it"
 
@@ -59,6 +59,7 @@ def _normalized_from(op: Op) -> int:
 
 
 def _over_last_axes(reduction: Reduction) -> Describe:
+    @ByShapes
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         first = _normalized_from(op)

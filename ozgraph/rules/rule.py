@@ -103,6 +103,23 @@ class Edit(Protocol):
 
 
 Describe = Callable[[Op], Spec]
+
+
+@dataclass(frozen=True, slots=True)
+class ByShapes:
+    """A :data:`Describe` that may be asked once for many operators: a decorator, and a promise.
+
+    Such a function reads nothing of an operator but its type, version and attributes, the shapes of operands and
+    results, and the integers that operands are known to hold: no name, no producer, no weight.
+    """
+
+    describe: Describe
+
+    def __call__(self, op: Op) -> Spec:
+        """The axes of an application."""
+        return self.describe(op)
+
+
 Rewriting = Callable[[Edit], None]
 Transfer = Callable[[Op, Sequence[Slots | None], int, int], Slots]
 """(operator, operand states for one atom, result position, result axis) -> the state of the result."""
@@ -174,6 +191,7 @@ def line(
     """A rule in one line of notation. ``sizes`` computes letters from the operator (an attribute, mostly)."""
     pattern = parse(text)
 
+    @ByShapes
     def describe(op: Op) -> Spec:
         known = {name: compute(op) for name, compute in sizes.items()} if sizes else None
         return from_pattern(pattern, op, sizes=known, reduced=reduced, frozen=frozen)

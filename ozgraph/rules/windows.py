@@ -10,7 +10,7 @@ from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, uniform, vanishing
 from ozgraph.rules.notation import One, Product, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, letters, line, need_shape
+from ozgraph.rules.rule import ByShapes, Edit, Rule, Spec, from_pattern, letters, line, need_shape
 
 
 def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
@@ -23,6 +23,7 @@ def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> 
 _MAX_POOL = parse("n c *s -> n c *t, n c *t")
 
 
+@ByShapes
 def _max_pool(op: Op) -> Spec:
     spec = from_pattern(_MAX_POOL, op)
     if len(op.outputs) > 1 and op.outputs[1] is not None:
@@ -36,6 +37,7 @@ register("LpPool", line("n c *s -> n c *t", transfer=vanishing))
 register("AveragePool", line("n c *s -> n c *t", transfer=_average))
 
 
+@ByShapes
 def _global(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     names = letters("a", rank)
