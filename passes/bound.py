@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ozgraph.dims import Dim
 from ozgraph.graph import Op
 from ozgraph.passes.layout import Flows, Place
-from ozgraph.passes.program import Program
+from ozgraph.passes.program import Combination, Program
 from ozgraph.rules.rule import Reduction, Rule, Spec
 
 
@@ -68,9 +68,8 @@ class Bound:
     @property
     def sites(self) -> tuple[Site, ...]:
         """Where slots are combined."""
-        return tuple(
-            [
-                Site(self.op, found.letter, self.dims[found.number], found.reduction, found.operands, found.results)
-                for found in self.program.combinations
-            ]
-        )
+        return tuple([self.site(combination) for combination in self.program.combinations])
+
+    def site(self, found: Combination) -> Site:
+        """One of the places where slots are combined."""
+        return Site(self.op, found.letter, self.dims[found.number], found.reduction, found.operands, found.results)

@@ -9,7 +9,8 @@ from typing import ClassVar
 import networkx as nx
 
 from ozgraph.collector import collector_paused
-from ozgraph.dims import Atom, Ids, Reason, resolve
+from ozgraph.dims import Atom, Dim, Ids, Reason, resolve
+from ozgraph.dims.terms import open_product, open_sum
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
@@ -215,7 +216,7 @@ def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start
 
 
 def _vanishes(site: Site, atom: Atom, prover: Prover, state: State, verdict: _Verdict) -> bool:
-    if prover.neutral(site, atom).all():
+    if prover.vanishes(site, atom):
         if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
             verdict.worsen("rescaled")
             verdict.slow |= site.reduction is Reduction.NORM
@@ -251,12 +252,19 @@ class _Roles:
             bound = state.bound.get(op)
             if bound is None:
                 continue
-            present = [value for value in op.inputs if value is not None]
-            if present and all(v.constant is not None or v in only_weights or v.integers is not None for v in present):
+            weights = others = False
+            for value in op.inputs:
+                if value is not None:
+                    if value.constant is not None or value in only_weights:
+                        weights = True
+                    elif value.integers is None:
+                        others = True
+            if others:
+                if weights:
+                    self._note(bound)
+            elif any(value is not None for value in op.inputs):
                 only_weights.update(value for value in op.outputs if value is not None)
                 self._pass_on(bound)
-            else:
-                self._note(bound)
 
     def sources(self, value: Value, axis: int) -> tuple[tuple[Value, int], ...]:
         """The weight axes that an axis of a value computed from weights alone comes from."""
@@ -276,8 +284,7 @@ class _Roles:
                     self._sources[result, axis] = tuple(found)
 
     def _note(self, bound: Bound) -> None:
-        carried = {place for axes in bound.flows for flows in axes for place in flows}
-        for operand, axis in carried:
+        for operand, axis in bound.program.carried:
             value = bound.op.inputs[operand]
             if value is not None and operand not in bound.rule.statistics:
                 self._produces.update(self.sources(value, axis))
@@ -301,14 +308,18 @@ def _settle_overlaps(state: State) -> None:
     by_atom = {family.atom: family for family in state.families}
     nesting: nx.DiGraph[Family] = nx.DiGraph()
     giving_way = _blocks(state)
-    nested = dict.fromkeys(resolve(dim) for axes in state.axes.values() for dim in axes if len(state.atoms_of(dim)) > 1)
+    nested = dict.fromkeys(
+        resolve(state.axes[value][axis]) for value, axes in state.live.items() for axis, atoms in axes if len(atoms) > 1
+    )
     for dim in nested:
-        for outer, inner in _nested(state, state.dims.ids(dim)):
+        for outer, inner in _nested(state, dim):
             if outer in by_atom and inner in by_atom and outer is not inner:
                 first, second = by_atom[outer], by_atom[inner]
                 if outer in giving_way and inner not in giving_way:
                     first, second = second, first
                 nesting.add_edge(first, second)
+    if not nesting:
+        return
     # Preferred families first; a circle of preferences falls back to the order of the model.
     order = {family: number for number, family in enumerate(state.families)}
     for family in nesting:
@@ -334,8 +345,20 @@ def _blocks(state: State) -> set[Atom]:
     return found
 
 
-def _nested(state: State, table: Ids) -> set[tuple[Atom, Atom]]:
+def _nested(state: State, dim: Dim) -> set[tuple[Atom, Atom]]:
     """Pairs (outer atom, inner atom) that some position needs both of."""
+    pairs: set[tuple[Atom, Atom]] = set()
+    for part in open_sum(dim):
+        factors = open_product(part)
+        if not all(isinstance(factor, Atom) for factor in factors):
+            return _nested_by_position(state, state.dims.ids(dim))
+        # All combinations of the slots of atoms are there.
+        pairs.update(combinations([factor for factor in factors if isinstance(factor, Atom)], 2))
+    return pairs
+
+
+def _nested_by_position(state: State, table: Ids) -> set[tuple[Atom, Atom]]:
+    """The same, read from the slots that every position needs."""
     atoms = state.dims.atoms
     pairs: set[tuple[Atom, Atom]] = set()
     for left, right in combinations(range(table.shape[1]), 2):

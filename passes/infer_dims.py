@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ozgraph.collector import collector_paused
 from ozgraph.dims import ONE, Dim, Reason, Take, prod_of, sum_of
@@ -11,7 +11,7 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.passes.bound import Bound
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.program import Program, Taken, compiled, likeness
+from ozgraph.passes.program import Fresh, Program, Programs, Taken
 from ozgraph.passes.state import State
 from ozgraph.rules.rule import Rule
 from ozgraph.rules.table import find_rule, freezing_reason
@@ -36,7 +36,7 @@ class InferDims(Pass):
     @collector_paused()
     def run(self, state: State) -> bool:
         """Fill ``state.axes`` and ``state.bound``."""
-        programs: dict[tuple[Any, ...], Program] = {}
+        programs = Programs()
         for value in state.graph.inputs:
             _axes(state, value)
         for op in state.graph.ops:
@@ -51,13 +51,7 @@ class InferDims(Pass):
                 _freeze_all(state, op, reason)
                 continue
             try:
-                key = likeness(op, rule)
-                program = programs.get(key) if key is not None else None
-                if program is None:
-                    program = compiled(op, rule)
-                    if key is not None:
-                        programs[key] = program
-                _apply(state, op, rule, program)
+                _apply(state, op, rule, programs.of(op, rule))
             except RuleError as error:
                 _freeze_all(state, op, str(error).removeprefix(f"{op.operator} {op.name!r}: "))
         state.dims.settle()
@@ -109,19 +103,26 @@ def _apply(state: State, op: Op, rule: Rule, program: Program) -> None:
     for step in program.steps:
         if isinstance(step, int):
             dims.append(solver.atom(step))
+        elif isinstance(step, Fresh):
+            dims.append(solver.atom(step.size(op)))
         elif isinstance(step, Taken):
             dims.append(Take(dims[step.source], step.index))
         else:
             parts = [dims[number] for number in step.parts]
             dims.append(prod_of(parts) if step.product else sum_of(parts))
+    results = [None if picks is None else picks(dims) for picks in program.results]
+    if program.scales:
+        for value, made in zip(op.outputs, results, strict=True):
+            if value is not None and made is not None and tuple([dim.size for dim in made]) != value.shape:
+                raise RuleError("the rule does not fit the shapes that the model declares")
     for number, index in program.lone:
         # The only position that is read has to stay.
         solver.freeze(dims[number], Reason("it is the only one read", op.operator, op.name), index)
     for left, right in program.ties:
         solver.equate(dims[left], dims[right], op)
-    for value, picks in zip(op.outputs, program.results, strict=True):
-        if value is not None and picks is not None:
-            state.axes[value] = picks(dims)
+    for value, made in zip(op.outputs, results, strict=True):
+        if value is not None and made is not None:
+            state.axes[value] = made
     state.bound[op] = Bound(op, rule, program, dims)
     for text, numbers in program.frozen:
         why = Reason(text, op.operator, op.name)

@@ -18,7 +18,13 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.passes.layout import Flows, Place, flows_of, layout_of, letter_names, tied_letters
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, One, Product
-from ozgraph.rules.rule import ByShapes, Reduction, Rule, Spec
+from ozgraph.rules.rule import ByRanks, ByShapes, Reduction, Rule, Spec
+
+Kind = tuple[Any, ...]
+"""What operators of one rule, type, version and attributes have in common; the same object in one model."""
+
+Likeness = tuple[Any, ...]
+"""What tells operators apart for a rule."""
 
 Picks = Callable[[Sequence[Dim]], tuple[Dim, ...]]
 """The dims of a result, out of all that an operator has."""
@@ -48,21 +54,45 @@ class Program:
         results: what picks the dims of each result; None where it is left out.
         frozen: (reason, numbers) that the rule freezes, or says nothing of.
         combinations: letters whose slots are combined.
+        scales: whether it serves operators of other sizes too, as long as the same ones are one.
+        kind: what the operator has in common with others; None where the rule may look at more.
     """
 
     spec: Spec
     letters: Mapping[str, int]
-    steps: tuple[int | Taken | Joined, ...]
+    steps: tuple[Step, ...]
     ties: tuple[tuple[int, int], ...]
     lone: tuple[tuple[int, Ids], ...]
     results: tuple[Picks | None, ...]
     frozen: tuple[tuple[str, tuple[int, ...]], ...]
     combinations: tuple[Combination, ...]
+    scales: bool = False
+    kind: Kind | None = None
+
+    @cached_property
+    def carried(self) -> frozenset[Place]:
+        """The operand axes whose slots end up in a result."""
+        return frozenset(place for axes in self.flows for flows in axes for place in flows)
 
     @cached_property
     def flows(self) -> Flows:
         """For each result and each of its axes, the (operand, axis) pairs whose slots end up there."""
         return flows_of(self.spec)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fresh:
+    """A step: an atom of the size that an axis of an operand or a result has."""
+
+    result: bool
+    position: int
+    axis: int
+
+    def size(self, op: Op) -> int:
+        """How many slots it has."""
+        value = (op.outputs if self.result else op.inputs)[self.position]
+        assert value is not None and value.shape is not None
+        return value.shape[self.axis]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,32 +111,37 @@ class Joined:
     product: bool
 
 
+Step = int | Fresh | Taken | Joined
+"""What a program adds to the list of dims; a number is a fresh atom of so many slots."""
+
+
 class _Compiler:
     """One rule's answer for one operator, on its way to a program."""
 
-    def __init__(self, op: Op, spec: Spec) -> None:
+    def __init__(self, op: Op, spec: Spec, by_ranks: bool) -> None:
         self.op = op
         self.spec = spec
         self.layout = layout_of(spec.operands, spec.results)
         self.extents = _extents(op, spec)
+        self.places = self._single_places() if by_ranks else None
         self.letters: dict[str, int] = {}
         self.widths: dict[str, int] = {}  # of the letters that operands bring
-        self.steps: list[int | Taken | Joined] = []
+        self.steps: list[Step] = []
         self.joined: dict[Axis, int] = {}
         self.ties: list[tuple[int, int]] = []
         self.lone: list[tuple[int, Ids]] = []
         self.silent: list[int] = []
         self.first = 1 + sum(value.rank for value in op.inputs if value is not None)
 
-    def program(self) -> Program:
+    def program(self, kind: Kind | None) -> Program:
         self._read_operands()
         if any(self.extents[name] != size for name, size in self.widths.items()):
             raise RuleError("the rule does not fit the shapes that the model declares")
         for name in self.extents:
             self._letter(name)
         results = tuple(
-            None if value is None else _picks(self._result(axes, value))
-            for axes, value in zip(self.spec.results, self.op.outputs, strict=True)
+            None if value is None else _picks(self._result(position, axes, value))
+            for position, (axes, value) in enumerate(zip(self.spec.results, self.op.outputs, strict=True))
         )
         for left, right in self.spec.ties:
             self._same(self._size(left), self._size(right))
@@ -120,9 +155,33 @@ class _Compiler:
             results,
             self._frozen(),
             self._combinations(),
+            self.places is not None,
+            kind,
         )
 
-    def _add(self, step: int | Taken | Joined) -> int:
+    def _single_places(self) -> dict[str, Fresh] | None:
+        """Where the size of every letter can be read; None where sizes follow from one another."""
+        spec, op = self.spec, self.op
+        if spec.takes or spec.ties:
+            return None
+        places: dict[str, Fresh] = {}
+        for result, tensors, values in ((False, spec.operands, op.inputs), (True, spec.results, op.outputs)):
+            for position, (axes, value) in enumerate(zip(tensors, values, strict=True)):
+                for number, axis in enumerate(axes or () if value is not None else ()):
+                    if isinstance(axis, Concat):
+                        return None
+                    names = [name for name in letter_names(axis) if spec.sizes.get(name) != 1]
+                    if len(names) > 1 or any(name in spec.sizes for name in names):
+                        return None
+                    for name in names:
+                        if value is not None and (value.shape or ())[number] > 1:
+                            places[name] = Fresh(result, position, number)
+        return places
+
+    def _fresh(self, name: str) -> Step:
+        return self.extents[name] if self.places is None else self.places[name]
+
+    def _add(self, step: Step) -> int:
         self.steps.append(step)
         return self.first + len(self.steps) - 1
 
@@ -181,7 +240,7 @@ class _Compiler:
                 else:
                     self.lone.append((source, take[1]))
             elif size > 1:
-                known = self._add(size)
+                known = self._add(self._fresh(name))
             self.letters[name] = known
         return known
 
@@ -215,10 +274,10 @@ class _Compiler:
         if left != right:
             raise RuleError(f"axes of {left} and {right} positions cannot be the same dimension")
 
-    def _result(self, axes: Axes | None, value: Value) -> list[int]:
+    def _result(self, position: int, axes: Axes | None, value: Value) -> list[int]:
         shape = value.shape or ()
         if axes is None:
-            made = [self._add(size) if size > 1 else 0 for size in shape]
+            made = [self._add(Fresh(True, position, axis)) if size > 1 else 0 for axis, size in enumerate(shape)]
             self.silent += [number for number in made if number]
             return made
         if len(axes) != len(shape) or any(self._size(axis) != size for axis, size in zip(axes, shape, strict=True)):
@@ -268,8 +327,57 @@ class _Compiler:
         return tuple(made)
 
 
-def compiled(op: Op, rule: Rule) -> Program:
-    """The program of a rule for an operator, and for any other that :func:`likeness` does not tell from it.
+class Programs:
+    """The programs of one model, each worked out once for all operators that are alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[Likeness, Program | None] = {}
+        self._kinds: dict[Kind, Kind] = {}
+        self._ones: dict[tuple[int, ...], tuple[bool, ...]] = {}
+
+    def of(self, op: Op, rule: Rule) -> Program:
+        """The program of a rule for an operator.
+
+        Raises:
+            RuleError: the rule cannot speak, or does not fit the shapes.
+        """
+        kind = kind_of(op, rule) if isinstance(rule.describe, ByShapes) else None
+        if kind is None:
+            return compiled(op, rule, None)
+        kind = self._kinds.setdefault(kind, kind)
+        rough = None
+        if isinstance(rule.describe, ByRanks):
+            rough = likeness(op, kind, self._outline)
+            if rough in self._known:
+                program = self._known[rough]
+                if program is not None:
+                    return program
+                rough = None  # known not to scale
+        exact = likeness(op, kind, _itself)
+        program = self._known.get(exact)
+        if program is None:
+            program = compiled(op, rule, kind)
+            self._known[exact] = program
+            if rough is not None:
+                self._known[rough] = program if program.scales else None
+        return program
+
+    def _outline(self, shape: tuple[int, ...] | None) -> tuple[bool, ...] | None:
+        """Which sizes are one."""
+        if shape is None:
+            return None
+        known = self._ones.get(shape)
+        if known is None:
+            known = self._ones[shape] = tuple([size == 1 for size in shape])
+        return known
+
+
+def _itself(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return shape
+
+
+def compiled(op: Op, rule: Rule, kind: Kind | None) -> Program:
+    """The program of a rule for an operator.
 
     Raises:
         RuleError: the rule cannot speak, or does not fit the shapes.
@@ -278,34 +386,39 @@ def compiled(op: Op, rule: Rule) -> Program:
     for value in (*op.inputs, *op.outputs):
         if value is not None and (value.shape is None or 0 in value.shape):
             raise RuleError("the shape of an operand is not known before running")
-    return _Compiler(op, spec).program()
+    return _Compiler(op, spec, kind is not None and isinstance(rule.describe, ByRanks)).program(kind)
 
 
-def likeness(op: Op, rule: Rule) -> tuple[Any, ...] | None:
-    """All that a rule may look at, to be compared; None where the rule may look at more."""
-    if not isinstance(rule.describe, ByShapes):
-        return None
+_PLAIN = frozenset((int, float, str, bytes, bool))
+
+
+def kind_of(op: Op, rule: Rule) -> Kind | None:
+    """The kind of an operator; None where that is hard to say."""
     key: list[Any] = [id(rule), op.type, op.version]
     for name, given in op.attributes.items():
-        if isinstance(given, (int, float, str)):
+        if type(given) in _PLAIN:
             key += (name, given)
-        elif isinstance(given, list) and not any(hasattr(entry, "shape") for entry in given):
+        elif type(given) is list and _PLAIN.issuperset(map(type, given)):
             key += (name, tuple(given))
         else:
             return None
+    return tuple(key)
+
+
+def likeness(op: Op, kind: Kind, view: Callable[[tuple[int, ...] | None], Any]) -> Likeness:
+    """All that a rule may look at, when it sees ``view`` of a shape."""
+    operands: list[Any] = []
     for value in op.inputs:
         if value is None:
-            key.append(None)
+            operands.append(None)
         elif value.integers is not None:
             elements, dynamic = value.integers.elements, value.integers.dynamic
-            key += (value.shape, elements.dtype.char, elements.shape, elements.tobytes(), dynamic.tobytes())
+            operands.append((value.shape, elements.dtype.char, elements.tobytes(), dynamic.tobytes()))
         elif value.constant is None or value.is_float:
-            key.append(value.shape)
+            operands.append(view(value.shape))
         else:
-            key += (value.shape, value)  # elements that a rule may read
-    key.append(len(op.inputs))
-    key += [None if value is None else value.shape for value in op.outputs]
-    return tuple(key)
+            operands.append(value)  # elements that a rule may read
+    return id(kind), *operands, "->", *[None if value is None else view(value.shape) for value in op.outputs]
 
 
 def _picks(numbers: list[int]) -> Picks:

@@ -131,12 +131,26 @@ class State:
 
     def atoms_of(self, dim: Dim) -> KeysView[Atom]:
         """The atoms with a free slot that a dim runs through, outermost first; remembered by dim."""
-        top = resolve(dim)
-        known = self._atoms.get(top)
+        known = self._atoms.get(dim)
         if known is None:
-            free = self._free
-            known = self._atoms[top] = {atom: None for atom in self.dims.atoms_of(top) if atom in free}.keys()
+            top = resolve(dim)
+            known = self._atoms.get(top)
+            if known is None:
+                free = self._free
+                made = self.dims.atoms_of(top) if not isinstance(top, Atom) else [top]
+                known = self._atoms[top] = {atom: None for atom in made if atom in free}.keys()
+            self._atoms[dim] = known
         return known
+
+    @cached_property
+    def live(self) -> dict[Value, tuple[tuple[int, KeysView[Atom]], ...]]:
+        """The axes of every value with a free slot, and the atoms that have them (valid once dims are certified)."""
+        found = {}
+        for value, dims in self.axes.items():
+            axes = tuple([(axis, atoms) for axis, atoms in enumerate(map(self.atoms_of, dims)) if atoms])
+            if axes:
+                found[value] = axes
+        return found
 
     @cached_property
     def _atoms(self) -> dict[Dim, KeysView[Atom]]:
@@ -148,8 +162,8 @@ class State:
 
     def forget_atoms(self) -> None:
         """Drop remembered atoms after slots were frozen."""
-        self.__dict__.pop("_atoms", None)
-        self.__dict__.pop("_free", None)
+        for name in ("_atoms", "_free", "live"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def parameters(self) -> dict[Value, Encoding]:
@@ -161,9 +175,9 @@ class State:
     def weight_atoms(self) -> dict[Atom, tuple[tuple[Value, int], ...]]:
         """For every atom with a free slot, the weight axes that run through it (valid once dims are certified)."""
         found: dict[Atom, list[tuple[Value, int]]] = {}
-        for value, axes in self.axes.items():
+        for value, axes in self.live.items():
             if value in self.parameters:
-                for axis in range(len(axes)):
-                    for atom in self.atoms(value, axis):
+                for axis, atoms in axes:
+                    for atom in atoms:
                         found.setdefault(atom, []).append((value, axis))
         return {atom: tuple(places) for atom, places in found.items()}

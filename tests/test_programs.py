@@ -9,7 +9,7 @@ import pytest
 
 from ozgraph.graph import Graph, Integers, Op, Value
 from ozgraph.passes.infer_dims import InferDims
-from ozgraph.passes.program import likeness
+from ozgraph.passes.program import Programs
 from ozgraph.passes.state import State
 from ozgraph.rules.rule import ByShapes, Rule, Spec, line
 from ozgraph.rules.table import Override, registered
@@ -30,52 +30,82 @@ def op(type_: str, operands: list[Value | None], shape: tuple[int, ...], version
     return Op(f"{type_}{id(operands)}", type_, "", version, tuple(operands), (tensor("y", shape),), attributes)
 
 
-def key(made: Op) -> Any:
-    return likeness(made, registered()[made.type])
+def alike(one: Op, two: Op) -> bool:
+    """Whether two operators share a program."""
+    programs = Programs()
+    return programs.of(one, registered()[one.type]) is programs.of(two, registered()[two.type])
+
+
+def conv(channels: int, size: int, kernel: int, name: str = "x") -> Op:
+    operands: list[Value | None] = [
+        tensor(name, (1, channels, size, size)),
+        tensor("w", (2 * channels, channels, kernel, kernel)),
+        None,
+    ]
+    return op("Conv", operands, (1, 2 * channels, size - kernel + 1, size - kernel + 1), strides=[1, 1])
 
 
 def test_operators_that_differ_in_names_alone_are_alike() -> None:
-    one = op("Conv", [tensor("x", (1, 4, 8, 8)), tensor("w", (6, 4, 3, 3)), None], (1, 6, 6, 6), strides=[1, 1])
-    two = op("Conv", [tensor("p", (1, 4, 8, 8)), tensor("q", (6, 4, 3, 3)), None], (1, 6, 6, 6), strides=[1, 1])
-    assert key(one) == key(two) is not None
+    assert alike(conv(4, 8, 3), conv(4, 8, 3, "p"))
+
+
+def test_operators_of_other_sizes_are_alike_where_the_rule_is_a_line() -> None:
+    assert alike(conv(4, 8, 3), conv(6, 9, 5))
+
+
+def test_operators_are_not_alike_where_other_sizes_are_one() -> None:
+    assert not alike(conv(4, 8, 3), conv(4, 8, 1))
+
+
+X, Y = tensor("x", (2, 2)), tensor("y", (2, 2))
 
 
 @pytest.mark.parametrize(
     ("one", "two"),
     [
+        (op("Transpose", [X], (2, 2), perm=[0, 1]), op("Transpose", [X], (2, 2), perm=[1, 0])),
+        (op("Gather", [X, index("i", 0, 1)], (2, 2)), op("Gather", [X, index("i", 1, 0)], (2, 2))),
+        (op("Softmax", [X], (2, 2), 12, axis=0), op("Softmax", [X], (2, 2), 13, axis=0)),
+        (op("Gemm", [X, Y], (2, 2)), op("Gemm", [X, Y, None], (2, 2))),
+        (op("Relu", [X], (2, 2)), op("Identity", [X], (2, 2))),
+        (op("Reshape", [tensor("a", (4, 3)), None], (12,)), op("Reshape", [tensor("b", (3, 4)), None], (12,))),
         (
-            op("Transpose", [tensor("x", (2, 2))], (2, 2), perm=[0, 1]),
-            op("Transpose", [tensor("x", (2, 2))], (2, 2), perm=[1, 0]),
+            op("Concat", [X, tensor("a", (3, 2))], (5, 2), axis=0),
+            op("Concat", [X, tensor("b", (4, 2))], (6, 2), axis=0),
         ),
-        (op("Relu", [tensor("x", (2, 3))], (2, 3)), op("Relu", [tensor("x", (3, 2))], (3, 2))),
-        (
-            op("Add", [tensor("x", (2, 1)), tensor("y", (2, 3))], (2, 3)),
-            op("Add", [tensor("x", (2, 3)), tensor("y", (2, 1))], (2, 3)),
-        ),
-        (
-            op("Gather", [tensor("x", (4, 3)), index("i", 0, 1)], (2, 3)),
-            op("Gather", [tensor("x", (4, 3)), index("i", 1, 0)], (2, 3)),
-        ),
-        (
-            op("Softmax", [tensor("x", (2, 3, 4))], (2, 3, 4), 12, axis=1),
-            op("Softmax", [tensor("x", (2, 3, 4))], (2, 3, 4), 13, axis=1),
-        ),
-        (
-            op("Gemm", [tensor("x", (2, 2)), tensor("w", (2, 2))], (2, 2)),
-            op("Gemm", [tensor("x", (2, 2)), tensor("w", (2, 2)), None], (2, 2)),
-        ),
-        (op("Relu", [tensor("x", (2, 3))], (2, 3)), op("Identity", [tensor("x", (2, 3))], (2, 3))),
     ],
 )
 def test_operators_that_a_rule_could_tell_apart_are_not_alike(one: Op, two: Op) -> None:
-    assert key(one) != key(two)
+    assert not alike(one, two)
 
 
 def test_integers_that_vary_at_run_time_are_told_from_those_that_do_not() -> None:
     array = np.array([0, 1], dtype=np.int64)
     varying = Value("i", (2,), array.dtype, (False,), integers=Integers(array, np.ones(2, bool)))
-    source = tensor("x", (4, 3))
-    assert key(op("Gather", [source, index("i", 0, 1)], (2, 3))) != key(op("Gather", [source, varying], (2, 3)))
+    assert not alike(op("Gather", [X, index("i", 0, 1)], (2, 2)), op("Gather", [X, varying], (2, 2)))
+
+
+def test_an_attribute_that_is_no_plain_value_makes_an_operator_unlike_all_others() -> None:
+    fill = np.zeros(1, np.float32)
+    one, two = (op("Relu", [X], (2, 2), value=fill) for _ in range(2))
+    assert not alike(one, two)
+
+
+def test_a_program_does_not_fit_operators_whose_sizes_contradict_the_rule() -> None:
+    good = op("Add", [tensor("a", (3,)), tensor("b", (3,))], (3,))
+    results, operands = (
+        op("Add", [tensor("a", (3,)), tensor("b", (3,))], (4,)),
+        op("Add", [tensor("a", (3,)), tensor("b", (4,))], (3,)),
+    )
+    for wrong in (results, operands):
+        ops = (good, wrong)
+        inputs = tuple(value for made in ops for value in made.inputs if value is not None)
+        state = State(Graph("misfit", ops, {}, inputs, ()))
+        InferDims().run(state)
+        assert set(state.bound) == {good}
+        left = wrong.inputs[0]
+        assert left is not None
+        assert not (state.dims.ids(state.axes[left][0]) >= 0).any(), "what the rule does not fit is frozen"
 
 
 def chain(*types: str) -> Graph:

@@ -7,7 +7,7 @@ from ozgraph.graph import Op
 from ozgraph.rules.lattice import linear
 from ozgraph.rules.notation import Letter, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import ByShapes, Edit, Reduction, Rule, Spec, attribute, from_pattern, line
+from ozgraph.rules.rule import ByRanks, Edit, Reduction, Rule, Spec, attribute, from_pattern, line
 
 
 def groups(edit: Edit) -> None:
@@ -58,7 +58,7 @@ _GEMM = {
 _GEMM_BIAS = {1: "n", 2: "m n"}
 
 
-@ByShapes
+@ByRanks
 def _gemm(op: Op) -> Spec:
     transposed = (bool(op.attributes.get("transA", 0)), bool(op.attributes.get("transB", 0)))
     spec = from_pattern(_GEMM[transposed], op)
@@ -80,7 +80,7 @@ _MATMUL = {
 }
 
 
-@ByShapes
+@ByRanks
 def _matmul(op: Op) -> Spec:
     left, right = op.inputs[0], op.inputs[1]
     vectors = (left is not None and left.rank == 1, right is not None and right.rank == 1)

@@ -11,7 +11,18 @@ from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, finite, joined, meet, uniform
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import ByShapes, Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
+from ozgraph.rules.rule import (
+    ByRanks,
+    ByShapes,
+    Edit,
+    Reduction,
+    Rule,
+    Spec,
+    axis_list,
+    known_integers,
+    letters,
+    need_shape,
+)
 
 
 def rederive(edit: Edit, position: int, elements: Sequence[int | None]) -> None:
@@ -114,7 +125,7 @@ register("Reshape", Rule(_reshaped, uniform, rewrite=_reshape_target, text="row-
 register("Flatten", Rule(_reshaped, uniform, text="row-major"))
 
 
-@ByShapes
+@ByRanks
 def _transpose(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     order = op.attributes.get("perm") or range(rank)[::-1]
@@ -131,7 +142,7 @@ def _squeezed_axes(op: Op) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(shape) if size == 1) if axes is None else axes
 
 
-@ByShapes
+@ByRanks
 def _squeeze(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     gone = _squeezed_axes(op)
@@ -157,7 +168,7 @@ def _squeeze_names_its_axes(edit: Edit) -> None:
 register("Squeeze", Rule(_squeeze, uniform, rewrite=_squeeze_names_its_axes, text="axes of size one dropped"))
 
 
-@ByShapes
+@ByRanks
 def _unsqueeze(op: Op) -> Spec:
     rank = len(need_shape(op.outputs[0], op))
     new = axis_list(op, 1, rank) or ()

@@ -9,10 +9,10 @@ import numpy as np
 
 from ozgraph.graph import Array, Op, Value
 from ozgraph.plan import NewOp
-from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
+from ozgraph.rules.lattice import UNKNOWN, ZERO, ByStates, Slots, finite
 from ozgraph.rules.notation import Axes, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import ByShapes, Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
+from ozgraph.rules.rule import ByRanks, Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
 
 _POSITIONS = "the statistics run over it"
 
@@ -22,6 +22,7 @@ def _state(states: Sequence[Slots | None], position: int) -> Slots:
     return UNKNOWN if state is None else state
 
 
+@ByStates
 def _batch_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """``gamma * (x - mean) / sqrt(var + eps) + beta``, slot by slot; beta alone where gamma is zero."""
     x, gamma, beta, mean, variance = (_state(states, position) for position in range(5))
@@ -38,6 +39,7 @@ register(
 )
 
 
+@ByStates
 def _instance_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """A slot that is constant over the normalised positions becomes beta, and so does one with gamma zero."""
     x, gamma, beta = (_state(states, position) for position in range(3))
@@ -59,7 +61,7 @@ def _normalized_from(op: Op) -> int:
 
 
 def _over_last_axes(reduction: Reduction) -> Describe:
-    @ByShapes
+    @ByRanks
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         first = _normalized_from(op)
@@ -75,6 +77,7 @@ def _over_last_axes(reduction: Reduction) -> Describe:
     return describe
 
 
+@ByStates
 def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """On a normalised axis gamma zero leaves beta; beside it a constant slot becomes zero, then beta."""
     x, gamma = _state(states, 0), _state(states, 1)
@@ -84,6 +87,7 @@ def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
     return np.where(~np.isnan(x), beta, np.nan)
 
 
+@ByStates
 def _rms_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """Zero stays zero, and gamma zero makes it."""
     return np.where((_state(states, 0) == 0) | (_state(states, 1) == 0), 0.0, np.nan)

@@ -21,9 +21,14 @@ class Encoding:
     zero: Array
     scale: Array
 
+    @property
+    def plain(self) -> bool:
+        """Whether the elements are the numbers themselves."""
+        return self is _PLAIN
+
     def numbers(self, stored: Array) -> Array:
         """The numbers that ``stored`` elements stand for, float32."""
-        if self is _PLAIN:
+        if self.plain:
             return stored.astype(np.float32, copy=False)
         return (stored.astype(np.float32) - self.zero.astype(np.float32)) * self.scale.astype(np.float32)
 

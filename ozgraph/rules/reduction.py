@@ -7,7 +7,7 @@ from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import opaque, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import ByShapes, Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
+from ozgraph.rules.rule import ByRanks, Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
 
 _EXTREME = "a maximum, a product or a minimum over it sees every slot"
 
@@ -22,7 +22,7 @@ def reduced_axes(op: Op) -> tuple[int, ...]:
 
 
 def _reduce(reduction: Reduction | None) -> Describe:
-    @ByShapes
+    @ByRanks
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         axes = reduced_axes(op)
@@ -77,7 +77,7 @@ register("ReduceLogSum ReduceLogSumExp", Rule(_reduce(None), opaque, text="log o
 def _along(why: str, default: int, *, drops: bool = False) -> Describe:
     """Operators that keep the shape and work along one axis, given by an attribute."""
 
-    @ByShapes
+    @ByRanks
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         axis = int(op.attributes.get("axis", default)) % rank if rank else 0

@@ -120,6 +120,12 @@ class ByShapes:
         return self.describe(op)
 
 
+class ByRanks(ByShapes):
+    """A :class:`ByShapes` that reads less of the shapes: only ranks, and which sizes are one."""
+
+    __slots__ = ()
+
+
 Rewriting = Callable[[Edit], None]
 Transfer = Callable[[Op, Sequence[Slots | None], int, int], Slots]
 """(operator, operand states for one atom, result position, result axis) -> the state of the result."""
@@ -191,12 +197,12 @@ def line(
     """A rule in one line of notation. ``sizes`` computes letters from the operator (an attribute, mostly)."""
     pattern = parse(text)
 
-    @ByShapes
     def describe(op: Op) -> Spec:
         known = {name: compute(op) for name, compute in sizes.items()} if sizes else None
         return from_pattern(pattern, op, sizes=known, reduced=reduced, frozen=frozen)
 
-    return Rule(describe, transfer, text=text, **others)
+    by_ranks = all(isinstance(compute, Attribute) for compute in (sizes or {}).values())
+    return Rule(ByRanks(describe) if by_ranks else ByShapes(describe), transfer, text=text, **others)
 
 
 def with_describe(made: Rule, describe: Describe) -> Rule:
@@ -204,13 +210,21 @@ def with_describe(made: Rule, describe: Describe) -> Rule:
     return replace(made, describe=describe)
 
 
-def attribute(name: str, default: int) -> Callable[[Op], int]:
+@dataclass(frozen=True, slots=True)
+class Attribute:
     """A reader for an integer attribute, for ``sizes``."""
 
-    def read(op: Op) -> int:
-        return int(op.attributes.get(name, default))
+    name: str
+    default: int
 
-    return read
+    def __call__(self, op: Op) -> int:
+        """What the operator has."""
+        return int(op.attributes.get(self.name, self.default))
+
+
+def attribute(name: str, default: int) -> Attribute:
+    """A reader for an integer attribute, for ``sizes``."""
+    return Attribute(name, default)
 
 
 def letters(prefix: str, count: int) -> tuple[Letter, ...]:
