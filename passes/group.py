@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from typing import ClassVar
 
 import networkx as nx
 
 from ozgraph.collector import collector_paused
-from ozgraph.dims import Atom, Dim, Ids, Reason, resolve
-from ozgraph.dims.terms import open_product, open_sum
+from ozgraph.dims import Atom, Dim, Ids, Prod, Reason, Take, children, resolve
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
@@ -306,7 +305,7 @@ class _Roles:
 def _settle_overlaps(state: State) -> None:
     """Note which families share an axis, and leave only families active that do not."""
     by_atom = {family.atom: family for family in state.families}
-    nesting: nx.DiGraph[Family] = nx.DiGraph()
+    preferred: dict[tuple[Family, Family], None] = {}
     giving_way = _blocks(state)
     nested = dict.fromkeys(
         resolve(state.axes[value][axis]) for value, axes in state.live.items() for axis, atoms in axes if len(atoms) > 1
@@ -317,13 +316,27 @@ def _settle_overlaps(state: State) -> None:
                 first, second = by_atom[outer], by_atom[inner]
                 if outer in giving_way and inner not in giving_way:
                     first, second = second, first
-                nesting.add_edge(first, second)
-    if not nesting:
+                preferred[first, second] = None
+    if not preferred:
         return
-    # Preferred families first; a circle of preferences falls back to the order of the model.
     order = {family: number for number, family in enumerate(state.families)}
-    for family in nesting:
-        family.overlaps = sorted(set(nx.all_neighbors(nesting, family)), key=order.__getitem__)
+    beside: dict[Family, set[Family]] = {}
+    for first, second in preferred:
+        beside.setdefault(first, set()).add(second)
+        beside.setdefault(second, set()).add(first)
+    for family, others in beside.items():
+        family.overlaps = sorted(others, key=order.__getitem__)
+    firsts, seconds = {first for first, _ in preferred}, {second for _, second in preferred}
+    if firsts & seconds:
+        _untangle(list(preferred), order)
+    else:
+        for family in seconds:
+            family.active = False
+
+
+def _untangle(preferred: list[tuple[Family, Family]], order: dict[Family, int]) -> None:
+    """Activate preferred families first; a circle of preferences falls back to the order of the model."""
+    nesting: nx.DiGraph[Family] = nx.DiGraph(preferred)
     chosen: set[Family] = set()
     condensed = nx.condensation(nesting)
     for component in nx.lexicographical_topological_sort(
@@ -348,12 +361,17 @@ def _blocks(state: State) -> set[Atom]:
 def _nested(state: State, dim: Dim) -> set[tuple[Atom, Atom]]:
     """Pairs (outer atom, inner atom) that some position needs both of."""
     pairs: set[tuple[Atom, Atom]] = set()
-    for part in open_sum(dim):
-        factors = open_product(part)
-        if not all(isinstance(factor, Atom) for factor in factors):
+    stack = [dim]
+    while stack:
+        here = resolve(stack.pop())
+        if isinstance(here, Take):
+            # Which slots meet depends on the indexes.
             return _nested_by_position(state, state.dims.ids(dim))
-        # All combinations of the slots of atoms are there.
-        pairs.update(combinations([factor for factor in factors if isinstance(factor, Atom)], 2))
+        if isinstance(here, Prod):
+            # All combinations of positions are there.
+            for outer, inner in combinations(here.factors, 2):
+                pairs.update(product(state.atoms_of(outer), state.atoms_of(inner)))
+        stack.extend(children(here))
     return pairs
 
 

@@ -36,6 +36,8 @@ class Layout:
         contracted: letters of several operands that no result has, in the order of the operands.
         unsaid: other letters that only operands or only results have.
         flows: where results come from, ties and takes left aside.
+        products: the products that stand anywhere.
+        concatenates: whether there is a concatenation.
     """
 
     operands: Mapping[str, tuple[Place, ...]]
@@ -43,6 +45,8 @@ class Layout:
     contracted: tuple[str, ...]
     unsaid: frozenset[str]
     flows: Flows
+    products: tuple[Product, ...]
+    concatenates: bool
 
 
 @lru_cache(maxsize=4096)
@@ -53,7 +57,10 @@ def layout_of(operands: tuple[Axes | None, ...], results: tuple[Axes | None, ...
         name for name, places in where.items() if name not in carried and len({place[0] for place in places}) > 1
     )
     unsaid = frozenset(where.keys() ^ carried.keys()).difference(contracted)
-    return Layout(where, carried, contracted, unsaid, _flows(results, where, {}))
+    distinct = dict.fromkeys(axis for axes in (*operands, *results) for axis in axes or ())
+    products = tuple(axis for axis in distinct if isinstance(axis, Product))
+    concatenates = any(isinstance(axis, Concat) for axis in distinct)
+    return Layout(where, carried, contracted, unsaid, _flows(results, where, {}), products, concatenates)
 
 
 def _places(tensors: tuple[Axes | None, ...]) -> dict[str, tuple[Place, ...]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from ozgraph.dims import Dim, Ids
 from ozgraph.errors import RuleError
@@ -21,7 +21,7 @@ from ozgraph.rules.notation import Axes, Axis, Concat, Letter, One, Product
 from ozgraph.rules.rule import ByRanks, ByShapes, Reduction, Rule, Spec
 
 Kind = tuple[Any, ...]
-"""What operators of one rule, type, version and attributes have in common; the same object in one model."""
+"""What operators of one rule, type, version and attributes have in common."""
 
 Likeness = tuple[Any, ...]
 """What tells operators apart for a rule."""
@@ -55,7 +55,7 @@ class Program:
         frozen: (reason, numbers) that the rule freezes, or says nothing of.
         combinations: letters whose slots are combined.
         scales: whether it serves operators of other sizes too, as long as the same ones are one.
-        kind: what the operator has in common with others; None where the rule may look at more.
+        shared: whether it serves all operators that are alike.
     """
 
     spec: Spec
@@ -66,8 +66,8 @@ class Program:
     results: tuple[Picks | None, ...]
     frozen: tuple[tuple[str, tuple[int, ...]], ...]
     combinations: tuple[Combination, ...]
-    scales: bool = False
-    kind: Kind | None = None
+    scales: bool
+    shared: bool
 
     @cached_property
     def carried(self) -> frozenset[Place]:
@@ -123,7 +123,7 @@ class _Compiler:
         self.spec = spec
         self.layout = layout_of(spec.operands, spec.results)
         self.extents = _extents(op, spec)
-        self.places = self._single_places() if by_ranks else None
+        self.scales = by_ranks and self._scales()
         self.letters: dict[str, int] = {}
         self.widths: dict[str, int] = {}  # of the letters that operands bring
         self.steps: list[Step] = []
@@ -133,7 +133,7 @@ class _Compiler:
         self.silent: list[int] = []
         self.first = 1 + sum(value.rank for value in op.inputs if value is not None)
 
-    def program(self, kind: Kind | None) -> Program:
+    def program(self, shared: bool) -> Program:
         self._read_operands()
         if any(self.extents[name] != size for name, size in self.widths.items()):
             raise RuleError("the rule does not fit the shapes that the model declares")
@@ -155,31 +155,28 @@ class _Compiler:
             results,
             self._frozen(),
             self._combinations(),
-            self.places is not None,
-            kind,
+            self.scales,
+            shared,
         )
 
-    def _single_places(self) -> dict[str, Fresh] | None:
-        """Where the size of every letter can be read; None where sizes follow from one another."""
-        spec, op = self.spec, self.op
-        if spec.takes or spec.ties:
-            return None
-        places: dict[str, Fresh] = {}
-        for result, tensors, values in ((False, spec.operands, op.inputs), (True, spec.results, op.outputs)):
-            for position, (axes, value) in enumerate(zip(tensors, values, strict=True)):
-                for number, axis in enumerate(axes or () if value is not None else ()):
-                    if isinstance(axis, Concat):
-                        return None
-                    names = [name for name in letter_names(axis) if spec.sizes.get(name) != 1]
-                    if len(names) > 1 or any(name in spec.sizes for name in names):
-                        return None
-                    for name in names:
-                        if value is not None and (value.shape or ())[number] > 1:
-                            places[name] = Fresh(result, position, number)
-        return places
+    def _scales(self) -> bool:
+        """Whether every letter's size can be read from some axis, whatever it is."""
+        spec, layout = self.spec, self.layout
+        if spec.takes or spec.ties or layout.concatenates or any(size != 1 for size in spec.sizes.values()):
+            return False
+        return all(len([name for name in product.factors if name not in spec.sizes]) < 2 for product in layout.products)
 
     def _fresh(self, name: str) -> Step:
-        return self.extents[name] if self.places is None else self.places[name]
+        if self.scales:
+            for result, places, values in (
+                (False, self.layout.operands, self.op.inputs),
+                (True, self.layout.results, self.op.outputs),
+            ):
+                for position, axis in places.get(name, ()):
+                    value = values[position]
+                    if value is not None and value.shape is not None and value.shape[axis] > 1:
+                        return Fresh(result, position, axis)
+        return self.extents[name]
 
     def _add(self, step: Step) -> int:
         self.steps.append(step)
@@ -331,9 +328,11 @@ class Programs:
     """The programs of one model, each worked out once for all operators that are alike."""
 
     def __init__(self) -> None:
-        self._known: dict[Likeness, Program | None] = {}
-        self._kinds: dict[Kind, Kind] = {}
-        self._ones: dict[tuple[int, ...], tuple[bool, ...]] = {}
+        self._exact: dict[Likeness, Program] = {}
+        self._scaling: dict[Likeness, Program | Literal[False]] = {}  # False: sizes matter
+        self._kinds: dict[Kind, int] = {}
+        self._outlines: dict[tuple[int, ...], int] = {}
+        self._patterns: dict[tuple[bool, ...], int] = {}
 
     def of(self, op: Op, rule: Rule) -> Program:
         """The program of a rule for an operator.
@@ -343,32 +342,32 @@ class Programs:
         """
         kind = kind_of(op, rule) if isinstance(rule.describe, ByShapes) else None
         if kind is None:
-            return compiled(op, rule, None)
-        kind = self._kinds.setdefault(kind, kind)
+            return compiled(op, rule, False)
+        number = self._kinds.setdefault(kind, len(self._kinds))
         rough = None
         if isinstance(rule.describe, ByRanks):
-            rough = likeness(op, kind, self._outline)
-            if rough in self._known:
-                program = self._known[rough]
-                if program is not None:
-                    return program
-                rough = None  # known not to scale
-        exact = likeness(op, kind, _itself)
-        program = self._known.get(exact)
+            rough = likeness(op, number, self._outline)
+            scaling = self._scaling.get(rough)
+            if scaling:
+                return scaling
+            if scaling is False:
+                rough = None
+        exact = likeness(op, number, _itself)
+        program = self._exact.get(exact)
         if program is None:
-            program = compiled(op, rule, kind)
-            self._known[exact] = program
+            program = self._exact[exact] = compiled(op, rule, True)
             if rough is not None:
-                self._known[rough] = program if program.scales else None
+                self._scaling[rough] = program if program.scales else False
         return program
 
-    def _outline(self, shape: tuple[int, ...] | None) -> tuple[bool, ...] | None:
-        """Which sizes are one."""
+    def _outline(self, shape: tuple[int, ...] | None) -> int | None:
+        """A number for which sizes are one."""
         if shape is None:
             return None
-        known = self._ones.get(shape)
+        known = self._outlines.get(shape)
         if known is None:
-            known = self._ones[shape] = tuple([size == 1 for size in shape])
+            pattern = tuple([size == 1 for size in shape])
+            known = self._outlines[shape] = self._patterns.setdefault(pattern, len(self._patterns))
         return known
 
 
@@ -376,8 +375,8 @@ def _itself(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return shape
 
 
-def compiled(op: Op, rule: Rule, kind: Kind | None) -> Program:
-    """The program of a rule for an operator.
+def compiled(op: Op, rule: Rule, shared: bool) -> Program:
+    """The program of a rule for an operator, and if ``shared`` for any other that is alike.
 
     Raises:
         RuleError: the rule cannot speak, or does not fit the shapes.
@@ -386,7 +385,7 @@ def compiled(op: Op, rule: Rule, kind: Kind | None) -> Program:
     for value in (*op.inputs, *op.outputs):
         if value is not None and (value.shape is None or 0 in value.shape):
             raise RuleError("the shape of an operand is not known before running")
-    return _Compiler(op, spec, kind is not None and isinstance(rule.describe, ByRanks)).program(kind)
+    return _Compiler(op, spec, shared and isinstance(rule.describe, ByRanks)).program(shared)
 
 
 _PLAIN = frozenset((int, float, str, bytes, bool))
@@ -405,7 +404,7 @@ def kind_of(op: Op, rule: Rule) -> Kind | None:
     return tuple(key)
 
 
-def likeness(op: Op, kind: Kind, view: Callable[[tuple[int, ...] | None], Any]) -> Likeness:
+def likeness(op: Op, kind: int, view: Callable[[tuple[int, ...] | None], Any]) -> Likeness:
     """All that a rule may look at, when it sees ``view`` of a shape."""
     operands: list[Any] = []
     for value in op.inputs:
@@ -418,7 +417,9 @@ def likeness(op: Op, kind: Kind, view: Callable[[tuple[int, ...] | None], Any]) 
             operands.append(view(value.shape))
         else:
             operands.append(value)  # elements that a rule may read
-    return id(kind), *operands, "->", *[None if value is None else view(value.shape) for value in op.outputs]
+    results = [None if value is None else view(value.shape) for value in op.outputs]
+    # Element types are for transfers, see :class:`~ozgraph.rules.lattice.ByStates`.
+    return kind, *operands, "->", *results, *[None if value is None else id(value.dtype) for value in op.inputs]
 
 
 def _picks(numbers: list[int]) -> Picks:

@@ -79,11 +79,9 @@ class Prover:
             for axis, atoms in live.get(value, ()) if value is not None else ():
                 followed = self._followed(atoms)
                 if followed and value is not None:
-                    self._known[value, axis] = self._transfer(bound, position, axis, value.rank, followed)
+                    self._known[value, axis] = self._transfer(bound, position, axis, followed)
 
-    def _transfer(
-        self, bound: Bound, position: int, axis: int, rank: int, atoms: Collection[Atom]
-    ) -> dict[Atom, Slots]:
+    def _transfer(self, bound: Bound, position: int, axis: int, atoms: Collection[Atom]) -> dict[Atom, Slots]:
         """States of the atoms on one axis of a result."""
         found = dict.fromkeys(atoms, UNKNOWN)
         flows = bound.flows
@@ -108,24 +106,28 @@ class Prover:
         wide: dict[tuple[int, ...], list[tuple[Atom, dict[int, Slots]]]] = {}
         for atom in atoms:
             carried: dict[int, Slots] = {}
+            single, met = True, False
             for operand, states in sources:
                 here = states.get(atom)
                 if here is not None:
-                    carried[operand] = meet((carried[operand], here)) if operand in carried else here
+                    if operand in carried:
+                        here, met = meet((carried[operand], here)), True
+                    carried[operand] = here
+                    single = single and here.size == 1
             if isinstance(product, Product):
                 self._drop_partial(bound, product, atom, carried)
+            if not single:
+                wide.setdefault(tuple(carried), []).append((atom, carried))
+                continue
             alike = (*carried, *map(id, carried.values()))
             known = seen.get(alike)
             if known is None:
-                if any(state.size != 1 for state in carried.values()):
-                    wide.setdefault(tuple(carried), []).append((atom, carried))
-                    continue
                 operands = [
                     carried[number] if number in carried else self._uniform(operand)
                     for number, operand in enumerate(inputs)
                 ]
-                known = self._single(bound, operands, position, axis, rank)
-                if len(carried) == len(sources):  # nothing was met, so that the states stay what their ids say
+                known = self._single(bound, operands, position, axis)
+                if not met:  # so that states stay and are what their ids say
                     seen[alike] = known
             found[atom] = self._noted(bound, position, axis, atom, known)
         for present, members in wide.items():
@@ -139,19 +141,12 @@ class Prover:
         self.not_finite.setdefault(atom, []).append((bound, position, axis))
         return finite(state)
 
-    def _single(self, bound: Bound, states: list[Slots | None], position: int, axis: int, rank: int) -> Slots:
+    def _single(self, bound: Bound, states: list[Slots | None], position: int, axis: int) -> Slots:
         """What becomes of states that are one number for all slots; asked once for operators that are alike."""
-        rule, kind = bound.rule, bound.program.kind
-        if kind is None or not isinstance(rule.transfer, ByStates):
+        rule, program = bound.rule, bound.program
+        if not (program.shared and isinstance(rule.transfer, ByStates)):
             return plain(rule.transfer(bound.op, states, position, axis))
-        key = (
-            id(kind),
-            position,
-            axis,
-            rank,
-            *[None if operand is None else id(operand.dtype) for operand in bound.op.inputs],
-            *[None if state is None else state.tobytes() for state in states],
-        )
+        key = id(program), position, axis, *[None if state is None else state.tobytes() for state in states]
         known = self._singles.get(key)
         if known is None:
             known = self._singles[key] = plain(rule.transfer(bound.op, states, position, axis))

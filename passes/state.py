@@ -133,23 +133,31 @@ class State:
         """The atoms with a free slot that a dim runs through, outermost first; remembered by dim."""
         known = self._atoms.get(dim)
         if known is None:
-            top = resolve(dim)
-            known = self._atoms.get(top)
-            if known is None:
-                free = self._free
-                made = self.dims.atoms_of(top) if not isinstance(top, Atom) else [top]
-                known = self._atoms[top] = {atom: None for atom in made if atom in free}.keys()
-            self._atoms[dim] = known
+            top, free = resolve(dim), self._free
+            if isinstance(top, Atom):
+                known = {top: None}.keys() if top in free else _NO_ATOMS
+            elif top in self._atoms:
+                known = self._atoms[top]
+            else:
+                known = {atom: None for atom in self.dims.atoms_of(top) if atom in free}.keys()
+            self._atoms[top] = self._atoms[dim] = known
         return known
 
     @cached_property
     def live(self) -> dict[Value, tuple[tuple[int, KeysView[Atom]], ...]]:
         """The axes of every value with a free slot, and the atoms that have them (valid once dims are certified)."""
         found = {}
+        known = self._atoms
         for value, dims in self.axes.items():
-            axes = tuple([(axis, atoms) for axis, atoms in enumerate(map(self.atoms_of, dims)) if atoms])
+            axes = []
+            for axis, dim in enumerate(dims):
+                atoms = known.get(dim)
+                if atoms is None:
+                    atoms = self.atoms_of(dim)
+                if atoms:
+                    axes.append((axis, atoms))
             if axes:
-                found[value] = axes
+                found[value] = tuple(axes)
         return found
 
     @cached_property

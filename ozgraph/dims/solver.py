@@ -258,7 +258,11 @@ class Dims(Unifier):
 
         Both sides must need the same non-frozen slots at every position. Structurally equal sides do by construction.
         """
-        open_equations = [entry for entry in self.equations if not same(entry[0], entry[1])]
+        open_equations = [
+            (left, right, origin)
+            for left, right, origin in self.equations
+            if resolve(left) is not resolve(right) and not same(left, right)
+        ]
         violated: set[int] = set()
         while True:
             before = len(violated)
