@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import ClassVar
-
-import networkx as nx
+from typing import TYPE_CHECKING, ClassVar
 
 from ozgraph.collector import collector_paused
 from ozgraph.dims import Atom, Dim, Ids, Prod, Reason, Take, children, resolve
@@ -26,6 +24,9 @@ from ozgraph.passes.prove_dead import (
 from ozgraph.passes.state import State
 from ozgraph.rules.lattice import UNKNOWN, Slots
 from ozgraph.rules.rule import Reduction
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 PRODUCER = "producer"
 CONSUMER = "consumer"
@@ -336,6 +337,8 @@ def _settle_overlaps(state: State) -> None:
 
 def _untangle(preferred: list[tuple[Family, Family]], order: dict[Family, int]) -> None:
     """Activate preferred families first; a circle of preferences falls back to the order of the model."""
+    import networkx as nx  # most models have nothing to untangle
+
     nesting: nx.DiGraph[Family] = nx.DiGraph(preferred)
     chosen: set[Family] = set()
     condensed = nx.condensation(nesting)
@@ -393,6 +396,8 @@ def group_graph(state: State) -> nx.MultiGraph[str]:
     weight axis that shrinks with it (attributes ``axis`` and ``role``; role is None for axes that are only sliced) and
     between families that overlap (``kind="overlap"``).
     """
+    import networkx as nx
+
     graph: nx.MultiGraph[str] = nx.MultiGraph(name=state.graph.name)
     for family in state.families:
         graph.add_node(

@@ -11,7 +11,8 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.passes.bound import Bound
 from ozgraph.passes.manager import Pass
-from ozgraph.passes.program import Fresh, Program, Programs, Taken
+from ozgraph.passes.program import Fresh, Program, Taken
+from ozgraph.passes.sharing import Programs
 from ozgraph.passes.state import State
 from ozgraph.rules.rule import Rule
 from ozgraph.rules.table import find_rule, freezing_reason

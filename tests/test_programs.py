@@ -9,7 +9,7 @@ import pytest
 
 from ozgraph.graph import Graph, Integers, Op, Value
 from ozgraph.passes.infer_dims import InferDims
-from ozgraph.passes.program import Programs
+from ozgraph.passes.sharing import Programs
 from ozgraph.passes.state import State
 from ozgraph.rules.rule import ByShapes, Rule, Spec, line
 from ozgraph.rules.table import Override, registered
