@@ -72,6 +72,8 @@ _PLAIN = frozenset((int, float, str, bytes, bool))
 
 def kind_of(op: Op, rule: Rule) -> Kind | None:
     """The kind of an operator; None where that is hard to say."""
+    if op.captures:
+        return None  # it has bodies, which no attribute here tells apart
     key: list[Any] = [id(rule), op.domain, op.type, op.version]
     for name, given in op.attributes.items():
         if type(given) in _PLAIN:

@@ -154,3 +154,11 @@ def test_operators_that_share_a_program_have_dims_of_their_own() -> None:
     assert state.axes[results[0]] == state.axes[first]
     assert state.axes[results[1]] == state.axes[second]
     assert not set(state.axes[first]) & set(state.axes[second])
+
+
+def test_operators_with_bodies_are_never_alike() -> None:
+    one, two = (
+        Op(f"n{number}", "Identity", "", 18, (X,), (tensor("y", (2, 2)),), {"body": "<graph>"}, (Y,))
+        for number in range(2)
+    )
+    assert not alike(one, two)
