@@ -14,7 +14,7 @@ from models.building import Net
 from models.rows import ROWS
 from ozgraph.errors import OzgraphError
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.bound import UNREADABLE
+from ozgraph.passes.program import UNREADABLE
 from ozgraph.rules.parameters import encoding
 from ozgraph.rules.rule import Spec, with_describe
 from ozgraph.rules.table import Override, registered

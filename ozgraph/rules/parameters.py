@@ -26,9 +26,14 @@ class Encoding:
     scale: Array
     block: tuple[int, int] | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether the elements are the numbers themselves."""
+        return self is _PLAIN
+
     def numbers(self, stored: Array, tile: Tile) -> Array:
         """The numbers that ``stored``, the elements of the parameter in ``tile``, stand for, float32."""
-        if self is _PLAIN:
+        if self.plain:
             return stored.astype(np.float32, copy=False)
         zero, scale = self.zeros(tile), self._part(self.scale, tile)
         return (stored.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
