@@ -324,7 +324,7 @@ def compiled(op: Op, rule: Rule, shared: bool) -> Program:
     Raises:
         RuleError: the rule cannot speak, or does not fit the shapes.
     """
-    spec = _described(op, rule)
+    spec = described(op, rule)
     for value, axes in zip((*op.inputs, *op.outputs), (*spec.operands, *spec.results), strict=True):
         # An operand without elements stands for one that is left out, where the rule says nothing of it.
         if value is not None and (value.shape is None or (0 in value.shape and axes is not None)):
@@ -337,7 +337,12 @@ def compiled(op: Op, rule: Rule, shared: bool) -> Program:
     return _Compiler(op, spec, shared and isinstance(rule.describe, ByRanks)).program(shared)
 
 
-def _described(op: Op, rule: Rule) -> Spec:
+def described(op: Op, rule: Rule) -> Spec:
+    """What a rule says of an operator.
+
+    Raises:
+        RuleError: it does not speak for this application.
+    """
     try:
         spec = rule.describe(op)
     except RuleError:

@@ -19,9 +19,10 @@ from ozgraph.blocks import uniform
 from ozgraph.dims import Atom, Ids
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
-from ozgraph.passes.bound import Bound, Site, described
+from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.layout import letter_names
 from ozgraph.passes.manager import Pass
+from ozgraph.passes.program import described
 from ozgraph.passes.promise import promised, shown
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, ZERO, ByStates, Slots, finite, joined, meet
