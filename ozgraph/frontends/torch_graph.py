@@ -101,13 +101,14 @@ class _Builder:
             key = _identity(tensor)
             if key not in constants:
                 held = _of(self._origin.module, target, tensor)
+                # A shared tensor goes by the name that named_parameters has for it.
                 everywhere = names.get(_identity(held), (target,))
-                value = self._value(target, node.meta.get("val", tensor))
-                value.constant = TorchConstant(target, held)
+                value = self._value(everywhere[0], node.meta.get("val", tensor))
+                value.constant = TorchConstant(everywhere[0], held)
                 constants[key] = value
                 self._origin.weights[value] = Weight(
-                    target,
-                    (target, *(name for name in everywhere if name != target)),
+                    everywhere[0],
+                    everywhere,
                     _KINDS[spec.kind],
                     isinstance(held, torch.nn.Parameter) and held.requires_grad,
                     spec.persistent is not False and spec.kind is not InputKind.CONSTANT_TENSOR,
