@@ -7,6 +7,9 @@ dims, certificate, and groups with their proofs, of the same module's ONNX expor
 that is in memory (a copy, checks, shape inference once more). ``file`` is all of ``ozgraph analyze`` in a process of
 its own: interpreter, imports, reading, checking, analysis, report. Every time is the median of the repeats, CPU time on
 one thread. Needs torch, torchvision, onnxscript and torch-pruning 1.6.1.
+
+``--onnxsim PYTHON`` adds what onnxsim's own structured pruning does with the same files, run by that interpreter,
+beside ``ozgraph eliminate``; see ``benchmarks/onnxsim_pruning.py``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+import onnxsim_pruning
 
 from ozgraph.frontends import onnx as frontend
 from ozgraph.frontends.shapes import Skeleton
@@ -64,12 +68,15 @@ def main() -> None:
     parser.add_argument("--exports", type=Path, required=True, help="folder that keeps the ONNX exports between runs")
     parser.add_argument("--repeats", type=int, default=5, help="how often each is timed (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--onnxsim", metavar="PYTHON", help="also prune with the onnxsim that this interpreter has")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(True)  # their dependency graph is traced through autograd
     rows = []
     for name in options.models:
         rows.append(compared(name, options.exports, options.repeats))
+        if options.onnxsim:
+            rows[-1]["onnxsim"] = onnxsim_pruning.removals(options.exports / f"{name}.onnx", options.onnxsim)
         print(json.dumps(rows[-1]) if options.json else "\n".join(lines(rows[-1])), flush=True)
     ratios = [row["ratio"] for row in rows]
     whole = [row["ratio_with_loading"] for row in rows]
@@ -197,6 +204,8 @@ def lines(row: dict[str, Any]) -> Iterator[str]:
     yield f"  theirs  {row['theirs_total'] * 1e3:8.1f} = {spelled['theirs']}"
     yield f"  ours    {row['ours_total'] * 1e3:8.1f} = {spelled['ours']}"
     yield f"  file    {row['file'] * 1e3:8.1f}   on the clock {row['file_wall'] * 1e3:.1f}"
+    if "onnxsim" in row:
+        yield from onnxsim_pruning.lines(row["onnxsim"])
 
 
 if __name__ == "__main__":

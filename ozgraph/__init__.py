@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ozgraph.api import analyze, bench, eliminate, load, prune, verify
+    from ozgraph.api import analyze, bench, eliminate, find_groups, load, prune, verify
     from ozgraph.errors import OzgraphError
     from ozgraph.frontends.torch import capture
     from ozgraph.graph import Graph
@@ -31,6 +31,7 @@ __all__ = [
     "bench",
     "capture",
     "eliminate",
+    "find_groups",
     "load",
     "prune",
     "verify",
@@ -44,6 +45,7 @@ _HOMES = {
     "bench": "ozgraph.api",
     "capture": "ozgraph.frontends.torch",
     "eliminate": "ozgraph.api",
+    "find_groups": "ozgraph.api",
     "load": "ozgraph.api",
     "prune": "ozgraph.api",
     "verify": "ozgraph.api",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ozgraph.errors import OzgraphError, UsageError
-from ozgraph.graph import Graph, Op
+from ozgraph.graph import Graph, Op, Value
+from ozgraph.groups import Groups, Tensor
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import networkx as nx
     import onnx
     import onnx_ir
+    import torch
 
     Source = str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model
 
@@ -41,6 +43,7 @@ __all__ = [
     "analyze",
     "bench",
     "eliminate",
+    "find_groups",
     "load",
     "prune",
     "verify",
@@ -61,6 +64,7 @@ PIPELINE: tuple[type[Pass], ...] = (
 
 Shapes = Mapping[str, Sequence[int]]
 UserPass = Pass | type[Pass] | str
+AllowIo = bool | str | Iterable[str]
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ def analyze(
     shapes: Shapes | None = None,
     simplify: bool = False,
     rescale: bool = False,
+    allow_io: AllowIo = False,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     passes: Iterable[UserPass] = (),
@@ -163,6 +168,7 @@ def analyze(
 
     Args:
         rescale: count families as active whose norm would be emitted decomposed.
+        allow_io: inputs and outputs of the model that may shrink: True for all, or names and globs.
         include, exclude: globs over tensor and node names; families left out are reported as held.
         passes: passes of your own: instances, classes, ``module:Class`` or installed names.
         verify_each: run every pass's check after it.
@@ -174,11 +180,45 @@ def analyze(
         UsageError: an argument makes no sense.
     """
     state = State(_loaded(model, shapes, simplify, progress))
-    steps = _pipeline(_analysis(rescale), passes)
+    steps = _pipeline(_analysis(rescale, allow_io), passes)
     _run(steps, state, verify_each, print_after, progress)
     if tuple(include) or tuple(exclude):
         Select(include=tuple(include), exclude=tuple(exclude)).hold(state)
     return Analysis(analysis_report(state), state)
+
+
+def find_groups(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] | torch.Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    rescale: bool = False,
+) -> Groups:
+    """The groups of a PyTorch module under its own parameter names: what training needs, with no graph in it.
+
+    Args:
+        module: any module, on any device; it is left exactly as it was, and the groups are bound to it.
+        args, kwargs: example inputs.
+        dynamic_shapes: as ``torch.export.export`` takes them.
+        rescale: count families as active whose norm would be written decomposed.
+
+    Raises:
+        UsageError: the inputs do not fit the module.
+        ModelError: the module cannot be captured.
+    """
+    from ozgraph.frontends.torch import capture
+    from ozgraph.passes.trainable import groups_of
+
+    state = State(capture(module, args, kwargs, dynamic_shapes=dynamic_shapes))
+    _run(_analysis(rescale, False), state, False, (), None)
+    weights = state.graph.origin.weights
+
+    def said(value: Value) -> Tensor:
+        weight = weights[value]
+        return Tensor(value.shape or (), weight.kind == "parameter", weight.names[1:])
+
+    return groups_of(state, said).bind(state.graph.origin.module)
 
 
 def prune(
@@ -194,6 +234,7 @@ def prune(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     rescale: bool = False,
+    allow_io: AllowIo = False,
     max_drift: float | None = None,
     inputs: str | os.PathLike[str] | None = None,
     exact: bool = False,
@@ -212,6 +253,8 @@ def prune(
         target: the fraction to remove; exactly one of ``target`` and ``max_drift``.
         criterion: ``l1``, ``l2``, ``random``, or a function of (state, family) that returns one score a slot.
         max_drift: remove the cheapest groups by measured change of the output until it would pass this.
+        allow_io: inputs and outputs of the model that may shrink: True for all, or names and globs. The report says
+            which did. Where weights make the slots of an input as well (a cache), those that go must have been zero.
         inputs: an ``.npz`` to verify (and measure drift) on; made inputs otherwise.
         Other arguments are those of the passes :class:`Select`, :class:`Group` and :class:`Verify`.
 
@@ -226,7 +269,7 @@ def prune(
     graph = _loaded(model, shapes, simplify, progress)
     _refuse(output, graph)
     state = State(graph)
-    _run(_pipeline(_analysis(rescale), ()), state, verify_each, print_after, progress)
+    _run(_pipeline(_analysis(rescale, allow_io), ()), state, verify_each, print_after, progress)
     select = Select(
         target=target if target is not None and target.latency is None else Target(macs=0.0),
         criterion=criterion,
@@ -264,6 +307,7 @@ def eliminate(
     model: Source | Graph,
     output: str | os.PathLike[str] | None = None,
     *,
+    allow_io: AllowIo = False,
     inputs: str | os.PathLike[str] | None = None,
     exact: bool = False,
     thorough: bool = False,
@@ -287,7 +331,8 @@ def eliminate(
     graph = _loaded(model, shapes, simplify, progress)
     _refuse(output, graph)
     state = State(graph)
-    steps = _pipeline((Normalize(), InferDims(), Freeze(), Cost(), ProveDead(), Eliminate()), passes)
+    freeze = Freeze(allow_io=_allowed(allow_io))
+    steps = _pipeline((Normalize(), InferDims(), freeze, Cost(), ProveDead(), Eliminate()), passes)
     checking = Verify(
         inputs=_path(inputs),
         exact=exact,
@@ -345,8 +390,14 @@ def bench(
     return measure(Path(first), Path(second), inputs=_path(inputs), shapes=_sizes(shapes), **options)
 
 
-def _analysis(rescale: bool) -> tuple[Pass, ...]:
-    return (Normalize(), InferDims(), Freeze(), Group(rescale=rescale), Cost())
+def _analysis(rescale: bool, allow_io: AllowIo) -> tuple[Pass, ...]:
+    return (Normalize(), InferDims(), Freeze(allow_io=_allowed(allow_io)), Group(rescale=rescale), Cost())
+
+
+def _allowed(allow_io: AllowIo) -> tuple[str, ...]:
+    if isinstance(allow_io, bool):
+        return ("*",) if allow_io else ()
+    return (allow_io,) if isinstance(allow_io, str) else tuple(allow_io)
 
 
 def _pipeline(steps: Sequence[Pass], extra: Iterable[UserPass]) -> list[Pass]:

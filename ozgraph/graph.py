@@ -63,7 +63,7 @@ class Value:
         constant: the weight behind it, for initializers and constants.
         integers: the known elements of shape arithmetic.
         producer: the operator that computes it; None for inputs and constants.
-        uses: every (operator, operand position); captures of subgraphs have position -1.
+        uses: every (operator, operand position); captures of closed subgraphs have position -1.
     """
 
     name: str
@@ -114,7 +114,9 @@ class Op:
         version: the opset version in force for the domain.
         inputs: operands in order; None where an optional operand is left out.
         attributes: plain Python values (int, float, str, lists of them) and numpy arrays.
-        captures: values that subgraphs of this operator read from outside.
+        captures: values that subgraphs of this operator read from outside, where they are not followed.
+        repeats: how often a run of the model applies it at most, as far as that is known: more than once in a loop.
+        later: what stands in the place of the result from the second run of a body on; only for what a body receives.
     """
 
     name: str
@@ -125,6 +127,8 @@ class Op:
     outputs: tuple[Value | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     captures: tuple[Value, ...] = ()
+    repeats: int = 1
+    later: Value | None = None
 
     @property
     def operator(self) -> str:
@@ -141,7 +145,7 @@ class Op:
 
 @dataclass(eq=False)
 class Graph:
-    """Operators in topological order over named values.
+    """Operators in topological order over named values; those in bodies of If, Loop and Scan stand in line.
 
     Attributes:
         name: what reports call the model.

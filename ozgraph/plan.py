@@ -17,6 +17,9 @@ from ozgraph.graph import Array, Op, Value
 
 Indices = npt.NDArray[np.int64]
 
+Cuts = tuple[tuple[int, Indices], ...]
+"""(axis, the sorted positions of it that stay), axis by axis."""
+
 
 @dataclass(slots=True)
 class Rewrite:
@@ -59,14 +62,14 @@ class Plan:
         keep: (constant, axis) -> the sorted positions that stay.
         rewrites: operators whose attributes or shape operands shrink.
         replacements: operators that turn into others (a mean into a sum, a norm over pruned slots).
-        takes: (operator, operand position) -> (axis, positions): this use reads a subset of a value that it shares.
+        takes: (operator, operand position) -> the axes and positions that this use reads of a value that it shares.
         shapes: value -> its new shape, for every value whose shape changes.
     """
 
     keep: dict[tuple[Value, int], Indices] = field(default_factory=dict)
     rewrites: dict[Op, Rewrite] = field(default_factory=dict)
     replacements: dict[Op, tuple[NewOp, ...]] = field(default_factory=dict)
-    takes: dict[tuple[Op, int], tuple[tuple[int, Indices], ...]] = field(default_factory=dict)
+    takes: dict[tuple[Op, int], Cuts] = field(default_factory=dict)
     shapes: dict[Value, tuple[int, ...]] = field(default_factory=dict)
 
     def rewrite(self, op: Op) -> Rewrite:

@@ -32,6 +32,7 @@ class FamilyRow:
         overlaps: ids of the families that share a tensor axis with it.
         parameters_per_slot, macs_per_slot: what removing one slot saves, the rest untouched.
         inactive: why a default run leaves it alone; None when it does not.
+        signature: inputs and outputs of the model that shrink with it, as ``allow_io`` lets them.
     """
 
     id: str
@@ -45,6 +46,7 @@ class FamilyRow:
     macs_per_slot: int
     members: tuple[MemberRow, ...]
     inactive: str | None = None
+    signature: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,22 @@ class WidthRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SignatureRow:
+    """An input or output of the model whose shape changed; sizes that vary at run time are None.
+
+    Attributes:
+        kind: ``input`` or ``output``.
+        zeros: whether the slots that an input lost must have been zero: weights of the model make them as well.
+    """
+
+    kind: str
+    name: str
+    before: tuple[int | None, ...]
+    after: tuple[int | None, ...]
+    zeros: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PruneReport:
     """What ``ozgraph prune`` or ``ozgraph eliminate`` did.
 
@@ -98,6 +116,7 @@ class PruneReport:
         limit: what ``max_relative_error`` had to stay under.
         frozen_by_verification: families that verification gave back, with the reason.
         output: path written; None when the caller asked for the model in memory.
+        signature: inputs and outputs whose shapes changed, as ``allow_io`` lets them.
     """
 
     model: str
@@ -112,6 +131,7 @@ class PruneReport:
     frozen_by_verification: tuple[FrozenRow, ...]
     output: str | None
     widths: tuple[WidthRow, ...] = ()
+    signature: tuple[SignatureRow, ...] = ()
     excluded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)

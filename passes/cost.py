@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -27,6 +27,9 @@ class Term:
 
 class CostModel:
     """Parameters and MACs of a model as sums of :class:`Term` over its distinct dims.
+
+    What is in the body of a Loop or Scan counts as often as it runs at most, once where that is not known. Both
+    branches of an If count: which one a run takes is not known, and a maximum would be no sum of products.
 
     Args:
         state: with certified dims.
@@ -82,7 +85,8 @@ class CostModel:
             letters = list(stems) if product == "*" else product.split()
             # Stars and ellipses may stand for no axes at all.
             if letters and all(letter in stems or letter[0] in "*." for letter in letters):
-                terms.append(self._term([dim for letter in letters for dim in stems.get(letter, ())]))
+                term = self._term([dim for letter in letters for dim in stems.get(letter, ())])
+                terms.append(replace(term, factor=term.factor * bound.op.repeats))
         return terms
 
     def products(self, terms: Iterable[Term]) -> Iterator[tuple[int, tuple[Dim, ...]]]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ozgraph.dims import Atom
+from ozgraph.dims import Atom, Dim
 from ozgraph.errors import PassError
 from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound
@@ -54,6 +54,9 @@ class Eliminate(Pass):
         for value, shape in state.plan.shapes.items():
             if 0 in shape:
                 raise PassError(f"elimination left an axis of {value.name!r} without positions: {shape}")
+        for op, position in state.plan.takes:
+            if op in state.plan.replacements:
+                raise PassError(f"{op!r} takes a part of operand {position} and is replaced, which would read it whole")
 
 
 class _RewriteError(PassError):
@@ -81,6 +84,7 @@ def _planned(state: State) -> Plan:
             for axis, mask in enumerate(kept):
                 if mask is not None:
                     plan.keep[value, axis] = np.flatnonzero(mask)
+    _take_apart(state, plan, masks)
     for op in state.graph.ops:
         bound = state.bound.get(op)
         if bound is None:
@@ -89,6 +93,20 @@ def _planned(state: State) -> Plan:
             _rewrite(bound, state, plan, masks)
     _fold_constants(state, plan, masks)
     return plan
+
+
+def _take_apart(state: State, plan: Plan, masks: _Masks) -> None:
+    """Uses of values that stay whole take the positions that the other operands keep."""
+    for (op, position), dims in state.takes.items():
+        value = op.inputs[position]
+        assert value is not None
+        cuts = tuple(
+            (axis, np.flatnonzero(mask))
+            for axis, (dim, own) in enumerate(zip(dims, state.axes[value], strict=True))
+            if dim is not own and (mask := masks.dim(dim)) is not None
+        )
+        if cuts:
+            plan.takes[op, position] = cuts
 
 
 def _rewrite(bound: Bound, state: State, plan: Plan, masks: _Masks) -> None:
@@ -168,11 +186,20 @@ class _Edit:
         return np.ones(dim.size, dtype=bool) if mask is None else mask
 
     def kept_axis(self, value: Value, axis: int) -> Mask:
-        mask = self._masks.axis(value, axis)
+        taken = self._taken(value)
+        mask = self._masks.axis(value, axis) if taken is None else self._masks.dim(taken[axis])
         return np.ones((value.shape or ())[axis], dtype=bool) if mask is None else mask
 
     def shape(self, value: Value) -> tuple[int, ...]:
-        return self._plan.shapes.get(value, value.shape or ())
+        if self._taken(value) is None:
+            return self._plan.shapes.get(value, value.shape or ())
+        return tuple(int(self.kept_axis(value, axis).sum()) for axis in range(value.rank))
+
+    def _taken(self, value: Value) -> tuple[Dim, ...] | None:
+        """The dims that this operator reads of a value that stays whole."""
+        positions = [position for position, operand in enumerate(self.op.inputs) if operand is value]
+        found = (self._state.takes.get((self.op, position)) for position in positions)
+        return next((dims for dims in found if dims is not None), None)
 
     def constant(self, position: int) -> Array | None:
         value = self.op.input(position)
@@ -183,6 +210,8 @@ class _Edit:
             indices = self._plan.keep.get((value, axis))
             if indices is not None:
                 array = np.take(array, indices, axis=axis)
+        for axis, indices in self._plan.takes.get((self.op, position), ()):
+            array = np.take(array, indices, axis=axis)
         return array
 
     def set_attribute(self, name: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import ClassVar
@@ -13,6 +14,7 @@ from ozgraph.dims import Atom, Ids, Reason, resolve
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
+from ozgraph.passes.promise import may_promise
 from ozgraph.passes.prove_dead import (
     Prover,
     Start,
@@ -24,7 +26,7 @@ from ozgraph.passes.prove_dead import (
     zero_state,
 )
 from ozgraph.passes.state import State
-from ozgraph.rules.lattice import UNKNOWN, Slots
+from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction
 
 PRODUCER = "producer"
@@ -147,20 +149,18 @@ def _judge(
     roles: Roles,
 ) -> dict[Atom, _Verdict]:
     """A verdict for every atom that can be made dead; the others freeze, with the reason."""
-    first = _spare_what_must_not_be_zero(state, zeroed, roles)
+    first, spared = _spare_what_must_not_be_zero(state, zeroed, roles)
     verdicts: dict[Atom, _Verdict] = {}
     undecided: dict[Atom, list[tuple[Value, int]]] = {}
     for atom in zeroed:
         if atom in first.not_finite:
-            bound = first.not_finite[atom][0][0]
-            why = Reason("a zeroed slot would not be finite there", bound.op.operator, bound.op.name)
-            state.dims.freeze(atom, why)
+            _freeze_not_finite(state, atom, first)
             continue
         verdict = _Verdict()
         for site in sites.get(atom, ()):
             if _vanishes(site, atom, first, state, verdict):
                 continue
-            consumers = roles.consumers(site, atom)
+            consumers = [place for place in roles.consumers(site, atom) if place not in spared[atom]]
             if not consumers:
                 _freeze(state, atom, site)
                 break
@@ -171,9 +171,13 @@ def _judge(
     if undecided:
         # With those consumers at zero too, every site must see nothing.
         both = {atom: [*zeroed[atom], *consumers] for atom, consumers in undecided.items()}
-        second = Prover(state, _zero_at(state, both), both)
+        second, _ = _spare_what_must_not_be_zero(state, both, roles, both)
         for atom, consumers in undecided.items():
-            verdict = _Verdict("consumers", tuple(dict.fromkeys(consumers)))
+            if atom in second.not_finite:
+                _freeze_not_finite(state, atom, second)
+                del verdicts[atom]
+                continue
+            verdict = _Verdict("consumers", tuple(place for place in dict.fromkeys(consumers) if place in both[atom]))
             verdicts[atom] = verdict
             for site in sites[atom]:
                 if not _vanishes(site, atom, second, state, verdict):
@@ -183,10 +187,25 @@ def _judge(
     return verdicts
 
 
-def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Value, int]]], roles: Roles) -> Prover:
-    """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0)."""
+def _freeze_not_finite(state: State, atom: Atom, prover: Prover) -> None:
+    op = prover.not_finite[atom][0][0].op
+    state.dims.freeze(atom, Reason("a zeroed slot would not be finite there", op.operator, op.name))
+
+
+def _spare_what_must_not_be_zero(
+    state: State,
+    zeroed: dict[Atom, list[tuple[Value, int]]],
+    roles: Roles,
+    atoms: Iterable[Atom] | None = None,
+) -> tuple[Prover, dict[Atom, set[tuple[Value, int]]]]:
+    """Take weights out of groups whose zero gives something not finite (the direction of a weight norm: 0 / 0).
+
+    Returns:
+        What is known with the others at zero, and what was taken out: no consumer of its slots either.
+    """
+    kept_out: dict[Atom, set[tuple[Value, int]]] = {atom: set() for atom in zeroed}
     while True:
-        prover = Prover(state, _zero_at(state, zeroed))
+        prover = Prover(state, _zero_at(state, zeroed), atoms)
         spared = False
         for atom, places in prover.not_finite.items():
             blamed = {
@@ -199,14 +218,17 @@ def _spare_what_must_not_be_zero(state: State, zeroed: dict[Atom, list[tuple[Val
             left = [place for place in zeroed[atom] if place not in blamed]
             spared |= len(left) < len(zeroed[atom])
             zeroed[atom] = left
+            kept_out[atom] |= blamed
         if not spared:
-            return prover
+            return prover, kept_out
 
 
 def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start:
     sets = {atom: set(axes) for atom, axes in places.items()}
 
     def start(value: Value, axis: int, atom: Atom) -> Slots:
+        if value.constant is None:
+            return ZERO if may_promise(state, value, atom) else UNKNOWN
         if (value, axis) in sets.get(atom, ()):
             return zero_state(state, value, axis, atom)
         # Zero points, as all that is no parameter, are what they are.
@@ -233,11 +255,19 @@ def _freeze(state: State, atom: Atom, site: Site) -> None:
         Reduction.MEAN: "a mean over it still sees a zeroed slot",
         Reduction.RMS: "a norm over it still sees a zeroed slot",
         Reduction.NORM: "a norm over it still sees a zeroed slot",
+        Reduction.EXTREME: "a maximum or minimum over it still sees a zeroed slot",
     }.get(site.reduction, "the order of its slots matters")
     source = site.op.inputs[site.operands[0][0]]
-    if site.reduction is not Reduction.SUM and source is not None and not keeps_statistics(source):
+    statistic = site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM)
+    if statistic and source is not None and not keeps_statistics(source):
         what = "a mean or norm over it cannot be rescaled exactly in half precision"
     state.dims.freeze(atom, Reason(what, site.op.operator, site.op.name))
+
+
+def producers_of(state: State) -> dict[Atom, list[tuple[Value, int]]]:
+    """For every atom on a weight, the weight axes whose slices make its slots."""
+    roles = Roles(state)
+    return {atom: roles.producers(atom) for atom in state.weight_atoms}
 
 
 class Roles:
@@ -253,7 +283,9 @@ class Roles:
             if bound is None:
                 continue
             present = [value for value in op.inputs if value is not None]
-            if present and all(v.constant is not None or v in only_weights or v.integers is not None for v in present):
+            known = all(v.constant is not None or v in only_weights or v.integers is not None for v in present)
+            # What a body receives is constant before its first run only.
+            if present and known and op.later is None:
                 only_weights.update(value for value in op.outputs if value is not None)
                 self._pass_on(bound)
             else:

@@ -12,11 +12,16 @@ from ozgraph.graph import Op, Value
 from ozgraph.passes.bound import Bound, Layout, Site, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
+from ozgraph.passes.tables import reads_apart
+from ozgraph.passes.takes import dims_apart, settle_takes
 from ozgraph.rules.notation import Axis, Concat, Letter, One, Product
 from ozgraph.rules.rule import Reduction, Rule, Spec
 from ozgraph.rules.table import find_rule, freezing_reason
 
 _DYNAMIC = Reason("its size varies at run time")
+
+UNREADABLE = "its operands or attributes are not such as its rule takes"
+"""The reason where a rule fails on an operator instead of describing it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class InferDims(Pass):
     2. Every operator with a rule ties the axes of its operands and gives its results theirs.
     3. An operator without a rule, or whose rule cannot speak, freezes every axis it touches, with the reason.
     4. Equations that do not align symbolically are retried, then solved slot by slot.
+    5. Values that only scale data do not tie what they scale: their uses have dims of their own where these differ.
     """
 
     name: ClassVar[str] = "infer_dims"
@@ -35,7 +41,8 @@ class InferDims(Pass):
 
     @collector_paused()
     def run(self, state: State) -> bool:
-        """Fill ``state.axes`` and ``state.bound``."""
+        """Fill ``state.axes``, ``state.takes`` and ``state.bound``."""
+        state.takes = dict.fromkeys(reads_apart(state.graph), ())
         for value in state.graph.inputs:
             _axes(state, value)
         for op in state.graph.ops:
@@ -54,6 +61,7 @@ class InferDims(Pass):
             except RuleError as error:
                 _freeze_all(state, op, str(error).removeprefix(f"{op.operator} {op.name!r}: "))
         state.dims.settle()
+        settle_takes(state)
         return True
 
 
@@ -93,10 +101,16 @@ def _freeze_all(state: State, op: Op, reason: str) -> None:
 
 
 def _apply(state: State, op: Op, rule: Rule) -> None:
-    spec = rule.describe(op)
-    for value in (*op.inputs, *op.outputs):
-        if value is not None and (value.shape is None or 0 in value.shape):
+    spec = _described(op, rule)
+    for value, axes in zip((*op.inputs, *op.outputs), (*spec.operands, *spec.results), strict=True):
+        # An operand without elements stands for one that is left out, where the rule says nothing of it.
+        if value is not None and (value.shape is None or (0 in value.shape and axes is not None)):
             raise RuleError("the shape of an operand is not known before running")
+    if any(
+        axes is None and value is not None and value.rank for value, axes in zip(op.outputs, spec.results, strict=True)
+    ):
+        # What its axes share with the others is not known, so nothing here may shrink.
+        raise RuleError("its rule says nothing of one of its results")
     extents = _extents(op, spec)
     env: dict[str, Dim] = {}
     frozen: list[Dim] = []
@@ -125,10 +139,12 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
         return known
 
     ties: list[tuple[Dim, Dim]] = []
-    for value, axes in zip(op.inputs, spec.operands, strict=True):
+    for position, (value, axes) in enumerate(zip(op.inputs, spec.operands, strict=True)):
         if value is None:
             continue
         dims = _axes(state, value)
+        if (op, position) in state.takes:
+            dims = state.takes[op, position] = dims_apart(state, value, dims)
         if axes is None:
             frozen.extend(dims)
             continue
@@ -174,6 +190,18 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
     bound.sites = _sites(bound, layout)
     state.bound[op] = bound
     _freeze_unsaid(state, bound, layout, frozen)
+
+
+def _described(op: Op, rule: Rule) -> Spec:
+    try:
+        spec = rule.describe(op)
+    except RuleError:
+        raise
+    except Exception as error:  # a rule may be anybody's, and a damaged file gives operators what they cannot take
+        raise RuleError(UNREADABLE) from error
+    if (len(spec.operands), len(spec.results)) != (len(op.inputs), len(op.outputs)):
+        raise RuleError(UNREADABLE)
+    return spec
 
 
 def _extents(op: Op, spec: Spec) -> dict[str, int]:

@@ -19,6 +19,7 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound, Place, Site, letter_names
 from ozgraph.passes.manager import Pass
+from ozgraph.passes.promise import promised, shown
 from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
 from ozgraph.rules.notation import Product
@@ -26,9 +27,12 @@ from ozgraph.rules.rule import Reduction
 from ozgraph.rules.table import find_rule
 
 Start = Callable[[Value, int, Atom], Slots]
-"""(constant, axis, atom) -> the state of the atom's slots there."""
+"""(constant, or input that may shrink, axis, atom) -> the state of the atom's slots there."""
 
 Key = tuple[Value, int, Atom]
+
+_ROUNDS = 32
+"""Rounds in which the slots of what a body receives are given up one by one; afterwards, axis by axis."""
 
 
 class Prover:
@@ -48,15 +52,22 @@ class Prover:
         self._start = start
         self._only = None if atoms is None else set(atoms)
         self._known: dict[Key, Slots] = {}
+        self._entering: dict[Key, Slots] = {}
         self.not_finite: dict[Atom, list[tuple[Bound, int, int]]] = {}
-        for op in state.graph.ops:
-            bound = state.bound.get(op)
-            if bound is not None:
+        bounds = [bound for op in state.graph.ops if (bound := state.bound.get(op)) is not None]
+        looping = [bound for bound in bounds if bound.op.later is not None]
+        rounds = 0
+        while True:
+            self.not_finite.clear()
+            for bound in bounds:
                 self._forward(bound)
+            rounds += 1
+            if not self._feed_back(looping, whole=rounds >= _ROUNDS):
+                break
 
     def at(self, value: Value, axis: int, atom: Atom) -> Slots:
         """What is known of the atom's slots on this axis."""
-        if value.constant is not None:
+        if value.constant is not None or (value.producer is None and value in self._state.shrinkable):
             key = (value, axis, atom)
             known = self._known.get(key)
             if known is None:
@@ -76,6 +87,32 @@ class Prover:
                 atoms = self._followed(value, axis)
                 if atoms:
                     self._transfer(bound, position, axis, value, atoms)
+
+            if bound.op.later is not None:
+                for key in [key for key in self._entering if key[0] is value]:
+                    self._known[key] = meet([self._known.get(key, UNKNOWN), self._entering[key]])
+
+    def _feed_back(self, looping: Iterable[Bound], *, whole: bool) -> bool:
+        """Take back what a body does not keep up from run to run; whether that was anything.
+
+        What a body receives is first taken to stay as it was before the first run. That holds by induction where the
+        body, given it, returns it. ``whole``: give up all slots of an axis with one, so that this ends soon.
+        """
+        changed = False
+        for bound in looping:
+            value, later = bound.op.outputs[0], bound.op.later
+            if value is None or later is None or value not in self._state.axes:
+                continue
+            for axis in range(len(self._state.axes[value])):
+                for atom in self._followed(value, axis):
+                    key = (value, axis, atom)
+                    before = np.broadcast_to(self._known.get(key, UNKNOWN), atom.size)
+                    stays = self._at_if_there(later, axis, atom) if later.rank == value.rank else UNKNOWN
+                    after = meet([before, np.broadcast_to(stays, atom.size)])
+                    if np.isnan(after).sum() > np.isnan(before).sum():
+                        self._entering[key] = np.full(atom.size, np.nan) if whole else after
+                        changed = True
+        return changed
 
     def _transfer(self, bound: Bound, position: int, axis: int, value: Value, atoms: Collection[Atom]) -> None:
         """States of the atoms on one axis of a result.
@@ -137,6 +174,13 @@ class Prover:
         found: dict[Atom, dict[int, Slots]] = {atom: {} for atom in atoms}
         for operand, number in flows:
             value = bound.op.inputs[operand]
+            taken = self._state.takes.get((bound.op, operand))
+            if taken is not None and value is not None and taken[number] is not self._state.axes[value][number]:
+                # Nothing is known of the elements that this use takes.
+                for atom in self._state.atoms_of(taken[number]):
+                    if atom in found:
+                        found[atom][operand] = UNKNOWN
+                continue
             for atom in self._state.atoms(value, number) if value is not None else ():
                 carried = found.get(atom)
                 if value is not None and carried is not None:
@@ -344,6 +388,9 @@ class ProveDead(Pass):
                 moves = ~zero & foldable(site, atom, prover, state)
                 constant |= moves
                 dead = dead & (zero | moves)
+            for output, axis in shown(state, atom):
+                # The caller sees it: only what was chosen goes from an output, or what is always zero.
+                dead = dead & (state.chosen.mask(atom) | (prover.at(output, axis, atom) == 0))
             if (dead | gone).all():
                 # What stays must not be chosen: the smaller model has its weights as they are, not at zero.
                 dead[np.flatnonzero(~gone)[np.argmin(state.chosen.mask(atom)[~gone])]] = False
@@ -364,8 +411,9 @@ class Scan:
         self._zeroed = zeroed_axes(state)
 
     def __call__(self, value: Value, axis: int, atom: Atom) -> Slots:
-        """The state of every slot of the atom on an axis of a constant."""
-        assert value.constant is not None
+        """The state of every slot of the atom on an axis of a constant, or of an input that may shrink."""
+        if value.constant is None:
+            return np.where(promised(self._state, value, atom, self), 0.0, np.nan)
         if value.dtype is None or not (value in self._state.parameters or value.dtype.kind in "iub"):
             return UNKNOWN
         cuts = {}
@@ -442,7 +490,7 @@ def foldable(site: Site, atom: Atom, prover: Prover, state: State) -> Mask:
 def keep_axes_alive(state: State, removed: Removal) -> None:
     """Give back slots until every axis of every value keeps a position."""
     seen: set[int] = set()
-    for axes in state.axes.values():
+    for axes in (*state.axes.values(), *state.takes.values()):
         for dim in axes:
             if id(dim) not in seen and state.atoms_of(dim):
                 seen.add(id(dim))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ozgraph.errors import UsageError
 from ozgraph.graph import Array
-from ozgraph.passes.eliminate import Eliminate
+from ozgraph.passes.eliminate import Eliminate, kept_positions
 from ozgraph.passes.group import Family
 from ozgraph.passes.manager import Pass, Progress
 from ozgraph.passes.prove_dead import ProveDead
@@ -162,16 +162,19 @@ class _Meter:
             if inputs is not None
             else [make_inputs(state.graph, sample_shapes(state.graph, 0), seed) for seed in range(3)]
         )
-        self._reference = self._outputs(Removal(state.dims.total))
+        self._reference = self._outputs(_trial(state, Removal(state.dims.total)))
 
     def drift(self, chosen: Removal) -> float:
         """The largest relative change over all outputs and inputs."""
+        from ozgraph.numerics.compare import selected
         from ozgraph.numerics.measure import spread
 
         worst = 0.0
-        found = self._outputs(chosen)
-        for position in range(len(self._reference[0])):
-            original = [run[position] for run in self._reference]
+        trial = _trial(self._state, chosen)
+        found = self._outputs(trial)
+        kept = kept_positions(trial)
+        for position, output in enumerate(self._state.graph.outputs):
+            original = [selected(run[position], kept(output)) for run in self._reference]
             pruned = [run[position] for run in found]
             if original[0].dtype.kind != "f":
                 continue
@@ -181,9 +184,10 @@ class _Meter:
             worst = max(worst, gap / yard if yard > 0 else (0.0 if gap == 0 else float("inf")))
         return worst
 
-    def _outputs(self, chosen: Removal) -> list[list[Array]]:
+    def _outputs(self, trial: State) -> list[list[Array]]:
+        from ozgraph.numerics.compare import narrowed
         from ozgraph.numerics.sessions import open_session
 
-        path = _write(_trial(self._state, chosen), self._folder / "trial.onnx")
-        session = open_session(path)
-        return [list(session.run(feeds).values()) for feeds in self._feeds]
+        session = open_session(_write(trial, self._folder / "trial.onnx"))
+        kept = kept_positions(trial)
+        return [list(session.run(narrowed(feeds, trial.graph, kept)).values()) for feeds in self._feeds]

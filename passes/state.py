@@ -94,8 +94,11 @@ class State:
         graph: never changed by passes.
         dims: the solver with every atom, equation and frozen slot.
         axes: dims of every axis of every value that an operator with real data touches.
+        takes: (operator, operand position) -> the dims of a use that takes its own slots of a value that stays whole;
+            on axes where it does not, they are the value's own.
         bound: rules applied, by operator.
         unknown: operators without a rule, with their number.
+        shrinkable: inputs and outputs of the model that may shrink.
         families: the groups found, one family an atom.
         chosen: slots whose groups count as zero (selection's answer; nothing for plain elimination).
         removed: slots that are proved dead and go.
@@ -110,8 +113,10 @@ class State:
     graph: Graph
     dims: Dims = field(default_factory=Dims)
     axes: dict[Value, tuple[Dim, ...]] = field(default_factory=dict)
+    takes: dict[tuple[Op, int], tuple[Dim, ...]] = field(default_factory=dict)
     bound: dict[Op, Bound] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
+    shrinkable: frozenset[Value] = frozenset()
     families: list[Family] = field(default_factory=list)
     cost: CostModel | None = None
     chosen: Removal = field(default_factory=lambda: Removal(0))
@@ -156,6 +161,13 @@ class State:
         """The constants that are parameters, quantised ones included, with how their elements stand for numbers."""
         found = {value: encoding(value) for value in self.graph.constants}
         return {value: how for value, how in found.items() if how is not None}
+
+    @cached_property
+    def producers(self) -> dict[Atom, list[tuple[Value, int]]]:
+        """For every atom of :attr:`weight_atoms`, the weight axes that make its slots; all of a group but consumers."""
+        from ozgraph.passes.group import producers_of
+
+        return producers_of(self)
 
     @cached_property
     def weight_atoms(self) -> dict[Atom, tuple[tuple[Value, int], ...]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from ozgraph.graph import Value
 from ozgraph.passes.cost import CostModel
 from ozgraph.passes.group import Family
+from ozgraph.passes.promise import silenced
 from ozgraph.passes.state import Removal, State
 from ozgraph.results import (
     AnalysisReport,
@@ -13,6 +17,7 @@ from ozgraph.results import (
     FrozenRow,
     MemberRow,
     PruneReport,
+    SignatureRow,
     WidthRow,
 )
 
@@ -52,6 +57,7 @@ def prune_report(state: State, output: str | None) -> PruneReport:
         frozen_by_verification=tuple(state.given_back),
         output=output,
         widths=tuple(_widths(state)),
+        signature=tuple(_signature(state)),
         excluded=tuple(f"{family.dim}: {family.held}" for family in state.families if family.held is not None),
         timings=dict(state.timings),
     )
@@ -76,6 +82,11 @@ def _family_row(state: State, family: Family) -> FamilyRow:
         macs_per_slot=macs,
         members=tuple(MemberRow(member.value.name, member.axis, member.role) for member in family.members),
         inactive=why_inactive(family),
+        signature=tuple(
+            value.name
+            for value in _open_signature(state)
+            if any(family.atom in state.atoms(value, axis) for axis in range(value.rank))
+        ),
     )
 
 
@@ -99,6 +110,30 @@ def _one_slot_each(state: State) -> Removal:
             gone[0] = False
         removal.add(family.atom, gone)
     return removal
+
+
+def _open_signature(state: State) -> list[Value]:
+    """The inputs and outputs that may shrink, in order."""
+    values = dict.fromkeys((*state.graph.inputs, *state.graph.outputs)) if state.shrinkable else ()
+    return [value for value in values if value in state.shrinkable]
+
+
+def _signature(state: State) -> list[SignatureRow]:
+    """Inputs and outputs whose shapes changed."""
+    rows = []
+    zeros = silenced(state) if state.shrinkable else {}
+    for kind, values in (("input", state.graph.inputs), ("output", state.graph.outputs)):
+        for value in values:
+            after = state.plan.shapes.get(value)
+            if after is not None and value.shape is not None:
+                row = SignatureRow(kind, value.name, _sizes(value, value.shape), _sizes(value, after))
+                rows.append(replace(row, zeros=kind == "input" and value.name in zeros))
+    return rows
+
+
+def _sizes(value: Value, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    varies = value.dynamic or (False,) * len(shape)
+    return tuple(None if dynamic else size for size, dynamic in zip(shape, varies, strict=True))
 
 
 def _widths(state: State) -> list[WidthRow]:

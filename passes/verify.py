@@ -21,6 +21,7 @@ from ozgraph.passes.hold import give_back, only
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pass, Pipeline, Progress
 from ozgraph.passes.normalize import Normalize
+from ozgraph.passes.promise import silenced
 from ozgraph.passes.prove_dead import ProveDead, zeroing
 from ozgraph.passes.state import State
 from ozgraph.results import VerifyReport
@@ -42,7 +43,8 @@ class Verify(Pass):
     1. Random halves of the families, and with ``thorough`` each family alone, then all together: onnxruntime runs
        both models on the same inputs, at two sizes of every axis that varies.
     2. On a mismatch the family at fault is found by bisection and frozen with that reason; ``redo`` runs again.
-    3. The file that gets the output's name is the very file that the last comparison ran.
+    3. Where bodies or sequences were rewritten for analysis, the model as read is first compared with its source.
+    4. The file that gets the output's name is the very file that the last comparison ran.
     """
 
     name: ClassVar[str] = "verify"
@@ -70,6 +72,7 @@ class Verify(Pass):
         """
         with tempfile.TemporaryDirectory(prefix="ozgraph-verify-") as folder:
             bench = _Bench(state, self, Path(folder))
+            bench.check_reading()
             while True:
                 report = self._attempt(bench)
                 if report.equal:
@@ -125,11 +128,44 @@ class _Bench:
         self._folder = folder
         self._inputs = _read_inputs(options.inputs, state)
         self._count = 0
+        self._evidence: tuple[str, ...] = ()
 
     @property
     def atoms(self) -> list[Atom]:
         """Atoms that lose slots, in the order of the model."""
         return [atom for atom in self._state.weight_atoms if self._state.removed.count(atom)]
+
+    def check_reading(self) -> None:
+        """Compare the model as it was read with its source, where reading changed more than names and constants.
+
+        Raises:
+            VerificationError: they differ.
+        """
+        from ozgraph.backends.onnx import zeroed
+        from ozgraph.frontends.onnx import sample_shapes
+        from ozgraph.numerics.compare import compare
+
+        graph = self._state.graph
+        origin = graph.origin
+        if origin.source is None:
+            return
+        with ExitStack() as stack:
+            source, read = self._path("source"), self._path("read")
+            for path, model in ((source, origin.source), (read, zeroed(graph, {}))):
+                stack.callback(_remove, path)
+                _store(model, path)
+            report = compare(
+                source,
+                read,
+                graph,
+                shape_variants=[sample_shapes(graph, variant) for variant in range(len(origin.samples[:2]))],
+                inputs=self._inputs,
+            )
+        if not report.equal:
+            raise VerificationError(
+                f"the model as it was read for analysis differs from its source ({report.failure}); "
+                "nothing was written; report this"
+            )
 
     def compare(self, atoms: Sequence[Atom]) -> VerifyReport:
         """The model with only these families pruned against the original with only these zeroed."""
@@ -224,9 +260,12 @@ class _Bench:
                 pruned,
                 trial.graph,
                 kept=kept_positions(trial),
+                silenced=silenced(trial),
                 shape_variants=[sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))],
                 inputs=self._inputs,
+                expected=self._evidence,
             )
+            self._evidence = report.compared or self._evidence
         if self._options.exact and report.equal:
             exact = self._in_double(trial)
             return exact if not exact.equal else report
@@ -251,7 +290,8 @@ class _Bench:
             source = folder / "single.onnx"
             _store(zeroed(trial.graph, {}), source)
             double = State(load(to_float64(source, folder), shapes=shapes))
-            Pipeline((Normalize(), InferDims(), Freeze())).run(double)
+            allowed = tuple(value.name for value in trial.shrinkable)
+            Pipeline((Normalize(), InferDims(), Freeze(allow_io=allowed))).run(double)
             _copy_selection(trial, double)
             Pipeline((ProveDead(), Eliminate())).run(double)
             original, pruned = folder / "original.onnx", folder / "pruned.onnx"
@@ -262,6 +302,7 @@ class _Bench:
                 pruned,
                 double.graph,
                 kept=kept_positions(double),
+                silenced=silenced(double),
                 shape_variants=[shapes],
                 inputs=self._inputs,
                 exact=True,

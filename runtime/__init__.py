@@ -3,3 +3,41 @@
 The runtime decides *what* becomes zero; the compiler removes whatever it can prove dead. The runtime knows groups, as
 strided patterns over parameters, and never the graph they came from. Install it with ``pip install "ozgraph[torch]"``.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ozgraph.runtime.cric import HESSOCRIC
+    from ozgraph.runtime.half_space import DHSPG, HSPG
+    from ozgraph.runtime.hesso import HESSO
+    from ozgraph.runtime.saliency import Measure, Mix
+    from ozgraph.runtime.schedule import Schedule
+    from ozgraph.target import Target
+
+__all__ = ["DHSPG", "HESSO", "HESSOCRIC", "HSPG", "Measure", "Mix", "Schedule", "Target"]
+
+_HOMES = {
+    "DHSPG": "ozgraph.runtime.half_space",
+    "HESSOCRIC": "ozgraph.runtime.cric",
+    "HSPG": "ozgraph.runtime.half_space",
+    "HESSO": "ozgraph.runtime.hesso",
+    "Measure": "ozgraph.runtime.saliency",
+    "Mix": "ozgraph.runtime.saliency",
+    "Schedule": "ozgraph.runtime.schedule",
+    "Target": "ozgraph.target",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562), so that ``import ozgraph.runtime`` does not need torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, whether imported yet or not."""
+    return sorted(__all__)

@@ -17,7 +17,8 @@ from models.zeroing import check_removal, pruned, reasons, refused
 from ozgraph.passes.group import Family
 from ozgraph.passes.state import State
 
-INPUT, OUTPUT = "it is an input of the model", "it is an output of the model"
+INPUT = "it is an input of the model (--allow-io lets it shrink)"
+OUTPUT = "it is an output of the model (--allow-io lets it shrink)"
 
 
 def hidden(net: Net, width: int, name: str = "fc1", activation: str = "Tanh") -> str:
@@ -114,8 +115,16 @@ def test_slots_that_meet_in_another_order_are_tied_in_little_time(moved: str, cy
 def test_a_roll_that_runs_through_all_slots_leaves_none_to_remove(by: int) -> None:
     model = plus(f"roll {by}")
     begin = time.process_time()
-    refused(model, "fc1.weight", 0, "its positions are arranged in two ways that do not line up")
+    refused(model, "fc1.weight", 0, "all of its slots go together or not at all")
     assert time.process_time() - begin < 1.0
+
+
+def test_a_roll_that_leaves_one_slot_at_all_positions_leaves_none_to_remove() -> None:
+    net = Net("rolled")
+    x = hidden(net, 8)
+    y = net.op("Concat", net.slice(x, 5, 8, 1), net.slice(x, 0, 5, 1), axis=1)
+    model = net.build(net.linear(net.op("Add", x, y), 8, 3, name="fc2"))
+    refused(model, "fc1.weight", 0, "an axis would be left without positions")
 
 
 def test_indices_of_a_max_pool_count_through_all_channels_and_keep_them() -> None:

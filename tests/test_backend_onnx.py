@@ -222,7 +222,23 @@ def test_a_use_may_take_a_subset_of_what_it_shares() -> None:
     x = floats(2, 4)
     a, b = run(small, x=x)
     np.testing.assert_array_equal(a, run(proto, x=x)[0][:, [1, 3]])
-    assert b.shape == (2, 4) and sum(node.op_type == "Gather" for node in small.graph) == 1
+    assert b.shape == (2, 4) and sum(node.op_type == "Gather" for node in small.graph) == 2
+
+
+def test_uses_that_take_the_same_share_it_and_parts_replace_what_nobody_reads_whole() -> None:
+    proto = parse("a = Mul(x, t) b = Add(x, t)", "(float[2,4] x) => (float[2,4] a, float[2,4] b)", t=floats(4))
+    graph = load(proto)
+    mul, add = graph.ops
+    plan = Plan()
+    for op in (mul, add):
+        plan.takes |= {(op, 0): ((1, ints(1, 3)),), (op, 1): ((0, ints(1, 3)),)}
+        plan.shapes[graph.values["a" if op is mul else "b"]] = (2, 2)
+    small = apply(graph, plan)
+    x = floats(2, 4)
+    for found, wanted in zip(run(small, x=x), run(proto, x=x), strict=True):
+        np.testing.assert_array_equal(found, wanted[:, [1, 3]])
+    assert [node.op_type for node in small.graph] == ["Gather", "Mul", "Add"]
+    assert "t" not in small.graph.initializers
 
 
 def test_a_replacement_keeps_the_names_of_the_results(tmp_path: Path) -> None:

@@ -152,8 +152,8 @@ def test_json_is_strict_where_an_error_is_not_a_number(api: Calls, capsys: pytes
 
 def test_options_reach_the_api(api: Calls) -> None:
     arguments = "--criterion random --seed 3 --normalise global --round-to 4 --min-kept 2 --include conv* --exclude fc*"
-    more = "--exclude head.* --rescale --inputs x.npz --exact --thorough --shape x=1x3x8x8 --shape n= --simplify"
-    last = "--pass mine:Pass --verify-each --print-after group"
+    more = "--exclude head.* --rescale --allow-io --inputs x.npz --exact --thorough --shape x=1x3x8x8 --shape n="
+    last = "--simplify --pass mine:Pass --verify-each --print-after group"
     assert cli.run([*RUNS["prune"], *arguments.split(), *more.split(), *last.split()]) == 0
     assert api.arguments == ("net.onnx", "small.onnx")
     assert api.options == {
@@ -167,6 +167,7 @@ def test_options_reach_the_api(api: Calls) -> None:
         "include": ("conv*",),
         "exclude": ("fc*", "head.*"),
         "rescale": True,
+        "allow_io": ("*",),
         "inputs": Path("x.npz"),
         "exact": True,
         "thorough": True,

@@ -52,6 +52,10 @@ def columns(name: str, family: Family, weight: str, axis: int) -> int:
     return int((table == family.atom.base).any(axis=1).sum())
 
 
+INPUT = "it is an input of the model (--allow-io lets it shrink)"
+OUTPUT = "it is an output of the model (--allow-io lets it shrink)"
+
+
 def reasons(name: str) -> set[str]:
     return {row.reason for row in ozgraph.analyze(ROWS[name]()).report.frozen}
 
@@ -64,7 +68,7 @@ def test_a_residual_add_ties_the_producers_of_both_branches() -> None:
 
 def test_a_residual_from_the_input_holds_the_stream_and_frees_the_inside() -> None:
     assert set(produced("residual_from_input")) == {"conv.weight", "conv.bias"}
-    assert {"it is an input of the model", "it is an output of the model"} & reasons("residual_from_input")
+    assert {INPUT, OUTPUT} & reasons("residual_from_input")
 
 
 def test_concatenated_slots_keep_their_identity_through_any_offset() -> None:
@@ -148,7 +152,7 @@ def test_a_depthwise_channel_takes_its_multiplied_outputs_along() -> None:
 
 def test_a_depthwise_convolution_on_the_input_stays_and_says_why() -> None:
     assert "depthwise.weight" not in produced("depthwise_on_input")
-    assert "it is an input of the model" in reasons("depthwise_on_input")
+    assert INPUT in reasons("depthwise_on_input")
 
 
 def test_a_channel_shuffle_needs_no_special_case() -> None:
@@ -238,7 +242,7 @@ FLOORS = {
     "vit": (0.99, 10),
     "swin": (0.89, 14),
     "convnext": (0.84, 4),
-    "gqa_decoder": (0.99, 10),
+    "gqa_decoder": (0.99, 11),
     "gpt2": (0.99, 9),
     "recurrent": (0.97, 2),
     "unet": (0.92, 2),
@@ -252,8 +256,8 @@ LOWER = {
     "gpt2_dynamic_raw": (0.98, 3),
     "vit_dynamic": (0.99, 7),  # some head dims are one with sizes computed at run time
     "vit_dynamic_raw": (0.99, 7),
-    "gqa_decoder_dynamic": (0.99, 6),
-    "gqa_decoder_dynamic_raw": (0.99, 6),
+    "gqa_decoder_dynamic": (0.99, 7),
+    "gqa_decoder_dynamic_raw": (0.99, 7),
     "gqa_decoder_opset23": (0.99, 3),
     "vit_opset23": (0.98, 4),
 }

@@ -241,7 +241,7 @@ def test_unused_nodes_and_weights_are_dropped_but_not_what_annotations_name() ->
     assert "dead" not in graph.values and "scale" in graph.values
 
 
-def test_what_subgraphs_read_from_outside_is_a_use() -> None:
+def test_branches_stand_in_line_and_what_they_read_from_outside_is_a_use() -> None:
     proto = parse(
         """
         h = MatMul(x, w)
@@ -255,12 +255,26 @@ def test_what_subgraphs_read_from_outside_is_a_use() -> None:
         b=np.ones(4, np.float32),
     )
     graph = load(proto)
-    branch = graph.ops[1]
-    assert {value.name for value in branch.captures} == {"h", "b"}
-    assert (branch, -1) in graph.values["b"].uses
-    assert branch.attributes["then_branch"] == "<graph>"
-    assert graph.values["y"].shape == (2, 4)
-    assert graph.op_graph.number_of_edges() == 1
+    assert [op.operator for op in graph.ops] == ["MatMul", "Add", "Relu", "If.result"]
+    product, add, _, result = graph.ops
+    assert graph.values["b"].uses == [(add, 1)]
+    assert [value.name for value in result.inputs if value is not None] == ["c", "a", "e"]
+    assert result.attributes["then_branch"] == "<graph>"
+    assert graph.values["y"].shape == graph.values["a"].shape == (2, 4)
+    assert set(graph.op_graph.successors(product)) == set(graph.ops[1:3])
+
+
+def test_what_a_closed_body_reads_from_outside_is_a_use() -> None:
+    proto = parse(
+        "h = MatMul(x, w) y = custom.Twice <body = g (float[2,4] i) => (float[2,4] a) { a = Add(i, h) }> (h)",
+        "(float[2,3] x) => (float[2,4] y)",
+        w=np.ones((3, 4), np.float32),
+    )
+    proto.opset_import.append(helper.make_opsetid("custom", 1))
+    graph = load(proto)
+    twice = graph.ops[1]
+    assert [value.name for value in twice.captures] == ["h"]
+    assert graph.values["h"].uses == [(twice, 0), (twice, -1)]
 
 
 def test_an_unknown_operator_is_read_with_the_shape_that_the_file_declares() -> None:

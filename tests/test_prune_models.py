@@ -11,7 +11,7 @@ import pytest
 import ozgraph
 from models.exported import EXPORTED
 from models.feeding import feeds, run
-from models.halving import NOTHING, HalfOfEveryFamily, zeroed_by_hand
+from models.halving import NOTHING, HalfOfEveryFamily, graphs_of, zeroed_by_hand
 from models.rows import ROWS
 from ozgraph.api import PruneResult
 
@@ -88,7 +88,7 @@ def check_function(model: onnx.ModelProto, result: PruneResult, small: onnx.Mode
 
 def weights(model: onnx.ModelProto) -> int:
     """Elements of all floating weights in initializers and Constant nodes."""
-    tensors = list(model.graph.initializer)
+    tensors = [tensor for graph in graphs_of(model) for tensor in graph.initializer]
     tensors += [entry.t for node in model.graph.node for entry in node.attribute if entry.HasField("t")]
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
     total = sum(int(np.prod(tensor.dims)) for tensor in tensors if tensor.data_type in floating)

@@ -262,7 +262,7 @@ def test_a_known_operator_without_a_rule_freezes_with_its_own_reason() -> None:
         ("CumSum", [(3,), ints(0)], [(3,)], {}, "a running sum along it depends on order"),
         ("Gather", [(5, 4), (2,)], [(2, 4)], {}, "positions along it are looked up at run time"),
         ("MaxPool", [(1, 1, 5)], [(1, 1, 2)], {}, "the operator looks along it (a window, a lookup or an order)"),
-        ("GridSample", [IMAGE, (2, 4, 4, 2)], [(2, 6, 4, 4)], {}, "the operator's rule says nothing of this axis"),
+        ("GridSample", [IMAGE, (2, 4, 4, 2)], [(2, 6, 4, 4)], {}, "it holds the coordinates of a sample"),
         ("Dropout", [(2, 3), None, np.array(True)], [(2, 3)], {}, "dropout in training mode draws random numbers"),
         ("Einsum", [(3, 3)], [(3,)], {"equation": "ii->i"}, "its equation takes a diagonal"),
         ("Squeeze", [(2, 1, 3), (1,)], [(2, 3)], {}, "its axes are computed at run time"),
@@ -331,6 +331,8 @@ def test_the_tables_name_only_operators_that_exist() -> None:
         for name in registered().keys() | registered_freezing().keys()
         if not name.startswith(("com.microsoft.", "aten."))
     }
+    # What stands for the bodies of control flow in a graph.
+    named = {name for name in named if name.partition(".")[0] not in {"If", "Loop", "Scan"}}
     # onnxruntime's own, which exporters write into the default domain.
     assert named - real == {"SimplifiedLayerNormalization"}
 

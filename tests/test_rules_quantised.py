@@ -85,3 +85,24 @@ def test_four_bit_weights_prune(kind: str) -> None:
     hidden = net.op("Relu", net.op("MatMul", net.input("x", (2, 4)), weight))
     state = halved(net.build(net.dense(hidden, 6, 5)))
     assert families_of(state) == {("weight", 6, "exact")}
+
+
+def blocked_columns(width: int) -> onnx.ModelProto:
+    """Blocks of four columns share a scale and a zero point, another one in every row."""
+    net = Net("blocked_columns", opset=21)
+    blocks = -(-width // 4)
+    stored = net.const(net.rng.integers(-100, 100, (10, width)).astype(np.int8), "fc1.weight")
+    scale = net.const((net.positive(10, blocks) * 5e-3).astype(np.float32), "fc1.scale")
+    points = net.const(net.rng.integers(-5, 6, (10, blocks)).astype(np.int8), "fc1.zero_point")
+    weight = net.op("DequantizeLinear", stored, scale, points, axis=1, block_size=4)
+    return net.build(net.dense(net.op("Relu", net.op("MatMul", net.input("x", (3, 10)), weight)), width, 5, name="fc2"))
+
+
+def test_blocks_of_columns_go_whole_and_with_their_consumers() -> None:
+    assert families_of(halved(blocked_columns(12))) == {("fc1.weight", 3, "consumers")}
+
+
+def test_columns_whose_last_block_is_cut_short_stay() -> None:
+    report = ozgraph.analyze(blocked_columns(10)).report
+    assert not report.families
+    assert "its last block is cut short" in {row.reason for row in report.frozen}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from ozgraph.frontends.control_flow import graphs_of
 from ozgraph.frontends.onnx import OnnxOrigin
 from ozgraph.graph import Array, Graph, Op, Value
 from ozgraph.plan import Indices
@@ -67,9 +68,14 @@ def copy_of(graph: Graph) -> ModelCopy:
     for name, value in origin.model.graph.initializers.items():
         twins[value] = model.graph.initializers[name]
     nodes: dict[ir.Node, ir.Node] = {}
-    for node, twin in zip(origin.model.graph, model.graph, strict=True):
-        nodes[node] = twin
-        twins.update(zip(node.outputs, twin.outputs, strict=True))
+    pending = [(origin.model.graph, model.graph)]
+    for part, copied in pending:
+        for node, twin in zip(part, copied, strict=True):
+            nodes[node] = twin
+            twins.update(zip(node.outputs, twin.outputs, strict=True))
+            for body, twin_body in zip(graphs_of(node), graphs_of(twin), strict=True):
+                twins.update(zip(body.inputs, twin_body.inputs, strict=True))
+                pending.append((body, twin_body))
     names = {
         value.name
         for part in model.graphs()

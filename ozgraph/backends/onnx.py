@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from ozgraph.backends.files import check, write
 from ozgraph.backends.model_copy import ModelCopy, Slice, Zero, copy_of, cut, lazily
-from ozgraph.backends.rewriting import replace_op, rewrite_op, take
+from ozgraph.backends.rewriting import replace_op, rewrite_op
+from ozgraph.backends.taking import take_apart
 from ozgraph.frontends.normal_form import drop_unused
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.plan import Indices, Plan, Zeroing
@@ -33,8 +34,7 @@ def apply(graph: Graph, plan: Plan) -> ir.Model:
     copy = copy_of(graph)
     for constant, axes in _by_value(plan.keep).items():
         _keep(copy, constant, axes)
-    for (op, position), cuts in plan.takes.items():
-        take(copy, op, position, cuts)
+    take_apart(copy, plan)
     for op, rewrite in plan.rewrites.items():
         rewrite_op(copy, op, rewrite)
     for op, sequence in plan.replacements.items():
@@ -110,7 +110,9 @@ def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list
     tensor = ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(constant.shape), name=name)
     value = copy.initializer(name, tensor)
     source.replace_all_uses_with(value, replace_graph_outputs=True)
-    copy.model.graph.remove(node, safe=True)
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    graph.remove(node, safe=True)
     copy.values[constant] = value
 
 
@@ -122,10 +124,10 @@ def _zero_point(constant: Value) -> Array | None:
 
 def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> None:
     """Declare the new shapes, keep the names of dynamic axes, and correct declarations that were stale."""
-    outputs = set(copy.model.graph.outputs)
+    inputs, outputs = set(copy.model.graph.inputs), set(copy.model.graph.outputs)
     for value, source in copy.values.items():
         shape = shapes.get(value, value.shape)
-        if source.is_graph_input() or source.is_initializer():
+        if source.is_initializer() or (source in inputs and value not in shapes):
             continue
         if shape is None or not isinstance(source.type, ir.TensorType):
             if value in shapes:

@@ -1,4 +1,4 @@
-"""Changes to single operators: subsets of operands, attributes, shape operands, replacements."""
+"""Changes to single operators: attributes, shape operands, replacements."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ozgraph.backends.model_copy import ModelCopy, Slice, cut, lazily
+from ozgraph.backends.model_copy import ModelCopy
 from ozgraph.frontends.normal_form import ANNOTATION
 from ozgraph.graph import Op
-from ozgraph.plan import Indices, NewOp, Rewrite
+from ozgraph.plan import NewOp, Rewrite
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    """The main graph, or the body that a node stands in."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    return graph
 
 
 def set_operand(node: ir.Node, position: int, value: ir.Value) -> None:
@@ -28,33 +35,8 @@ def _insert(
     node.outputs[0].name = copy.unique(f"{name}_output")
     if inputs[0] is not None:
         node.outputs[0].type = inputs[0].type
-    copy.model.graph.insert_before(before, node)
+    _graph_of(before).insert_before(before, node)
     return node.outputs[0]
-
-
-def take(copy: ModelCopy, op: Op, position: int, cuts: tuple[tuple[int, Indices], ...]) -> None:
-    """Let one use of a value read only some positions."""
-    node = copy.nodes[op]
-    operand = node.inputs[position]
-    assert operand is not None
-    name = f"{operand.name}_for_{op.name}"
-    tensor = operand.const_value
-    if tensor is not None and operand.is_initializer():
-        shape = cut(tensor.shape.numpy(), cuts)
-        sliced = lazily(tensor, shape, Slice(list(cuts)))
-        name = copy.unique(name)
-        sliced.name = name
-        set_operand(node, position, copy.initializer(name, sliced))
-        return
-    for axis, positions in cuts:
-        index = copy.constant(f"{name}_positions", np.asarray(positions, dtype=np.int64))
-        shape_before = operand.shape
-        operand = _insert(copy, node, "Gather", [operand, index], name, axis=axis)
-        if shape_before is not None:
-            extents = list(shape_before)
-            extents[axis] = len(positions)
-            operand.shape = ir.Shape(extents)
-    set_operand(node, position, operand)
 
 
 def rewrite_op(copy: ModelCopy, op: Op, changes: Rewrite) -> None:
@@ -161,7 +143,7 @@ def replace_op(copy: ModelCopy, op: Op, sequence: tuple[NewOp, ...]) -> None:
         node.metadata_props.update(old.metadata_props)
     created[-1].metadata_props.update(old.metadata_props)
     created[-1].doc_string = old.doc_string
-    copy.model.graph.insert_before(old, created)
+    _graph_of(old).insert_before(old, created)
     for name, value in finals.items():
         before = copy.values[own[name]]
         value.type, value.shape, value.doc_string = before.type, before.shape, before.doc_string
@@ -171,5 +153,5 @@ def replace_op(copy: ModelCopy, op: Op, sequence: tuple[NewOp, ...]) -> None:
         before.name, value.name = copy.unique(f"{name}_replaced"), name
         before.replace_all_uses_with(value, replace_graph_outputs=True)
         copy.values[own[name]] = value
-    copy.model.graph.remove(old, safe=True)
+    _graph_of(old).remove(old, safe=True)
     copy.nodes[op] = created[-1]

@@ -130,6 +130,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), UNVERIFIED)
     except OzgraphError as error:
         return _fail(str(error), UNUSABLE)
+    except click.MissingParameter as error:
+        return _fail(error.format_message() + _greedy(error), UNUSABLE)
     except click.ClickException as error:
         return _fail(error.format_message(), UNUSABLE)
     except (click.Abort, KeyboardInterrupt):
@@ -157,6 +159,20 @@ _INSTALL = {
     "onnxsim": "run: pip install 'ozgraph[simplify]'",
     "torch": "run: pip install 'ozgraph[torch]'",
 }
+
+
+def _greedy(error: click.MissingParameter) -> str:
+    """What may have taken the missing word: an option whose argument may be left out."""
+    from ozgraph.cli.options import BareOption
+
+    context = error.ctx
+    given = (
+        []
+        if context is None
+        else [option for option in context.command.params if context.params.get(option.name or "")]
+    )
+    flags = [option.opts[0] for option in given if isinstance(option, BareOption)]
+    return f" {flags[0]!r} takes the word after it as its NAME; put it last." if flags else ""
 
 
 def _fail(message: str, status: int) -> int:

@@ -9,6 +9,7 @@ import click
 from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
 
@@ -17,7 +18,7 @@ from ozgraph.passes.select import Select
 @click.argument("model")
 @options_of(Reading)
 @options_of(Select, only=("include", "exclude"))
-@options_of(Group, Running)
+@options_of(Group, Freeze, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family and every reason.")
 @click.option("--timings", is_flag=True, help="Show the seconds that each pass took.")
 @output_options

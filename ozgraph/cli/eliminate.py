@@ -9,13 +9,14 @@ import click
 from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.verify import Verify
 
 
 @click.command("eliminate")
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE", help="Where to write the smaller model.")
-@options_of(Verify, Reading, Running)
+@options_of(Freeze, Verify, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options
 def command(

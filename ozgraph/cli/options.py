@@ -10,6 +10,7 @@ Name, type and default come from the field. Metadata keys that are understood:
 
     help        what ``--help`` says, a phrase; fields without it are no options
     choices     the texts that are allowed
+    bare        the value of the flag alone, where its argument may be left out
     flag        the flag, where it is not the field's name (``--shape`` for ``shapes``)
     metavar     what ``--help`` calls the argument
     min, max    limits of a number, both included
@@ -89,9 +90,16 @@ def _option(entry: Field[Any], annotation: Any) -> click.Option:
     else:
         settings["default"] = default
         settings["show_default"] = default is not None and default != ""
+    if "bare" in metadata:
+        settings.update(is_flag=False, flag_value=metadata["bare"])
     parse = metadata.get("parse")
     kind = _Parsed(parse, metadata.get("metavar", "TEXT")) if parse else _kind(element, metadata)
-    return click.Option([flag, entry.name], type=kind, multiple=multiple, **settings)
+    cls = BareOption if "bare" in metadata else click.Option
+    return cls([flag, entry.name], type=kind, multiple=multiple, **settings)
+
+
+class BareOption(click.Option):
+    """An option whose argument may be left out; followed by a word, it takes that for its argument."""
 
 
 _METAVARS = {int: "N", float: "X", Path: "FILE"}

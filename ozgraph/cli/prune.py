@@ -17,6 +17,7 @@ from ozgraph.cli.arguments import (
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.errors import UsageError
+from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
 from ozgraph.passes.verify import Verify
@@ -31,7 +32,7 @@ _FRACTION = click.FloatRange(0, 1, max_open=True)
 @click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
 @click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")
 @click.option("--target-latency", "latency", type=_FRACTION, metavar="R", help="Fraction of the latency.")
-@options_of(Select, Group, Drifting, Verify, Reading, Running)
+@options_of(Select, Group, Freeze, Drifting, Verify, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options
 def command(

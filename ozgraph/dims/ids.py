@@ -85,6 +85,20 @@ def differing(a: Ids, b: Ids) -> Ids:
     return np.unique(slots[slots >= 0])
 
 
+def in_one_piece(a: Ids, b: Ids) -> bool:
+    """Whether identifying two axes of one column each, position by position, ties all of their slots to one another.
+
+    >>> in_one_piece(np.array([[0], [1], [2]]), np.array([[2], [0], [1]]))
+    True
+    """
+    if a.shape[1] != 1 or b.shape[1] != 1:
+        return False
+    both = (a[:, 0] >= 0) & (b[:, 0] >= 0)
+    slots, places = np.unique(np.concatenate((a[both, 0], b[both, 0])), return_inverse=True)
+    left, right = np.split(places, 2)
+    return bool(slots.size) and not components(len(slots), left, right).any()
+
+
 def removable(a: Ids, b: Ids, pairs: Sequence[tuple[int, int]]) -> int:
     """How many slots could still go if these columns were identified and all others frozen."""
     slots = np.unique(np.concatenate((a.ravel(), b.ravel())))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ozgraph.dims.ids import NOTHING, Mask, combine, components, differing, removable
+from ozgraph.dims.ids import NOTHING, Mask, combine, components, differing, in_one_piece, removable
 from ozgraph.dims.terms import Atom, Dim, Ids, Take, children, resolve, same
 from ozgraph.dims.unify import MOST_CUTS, Unifier
 
@@ -26,6 +26,10 @@ class Reason:
     text: str
     operator: str = ""
     op: str = ""
+
+
+_ASKEW = "its positions are arranged in two ways that do not line up"
+_TOGETHER = "all of its slots go together or not at all"
 
 
 class Dims(Unifier):
@@ -158,7 +162,8 @@ class Dims(Unifier):
         if self._sets_equal(a, b):
             return
         pairs = self._best_pairs(a, b)
-        reason = Reason("its positions are arranged in two ways that do not line up", *_origin_names(origin))
+        why = _TOGETHER if not pairs and in_one_piece(a, b) else _ASKEW
+        reason = Reason(why, *_origin_names(origin))
         for table, used in ((a, {i for i, _ in pairs}), (b, {j for _, j in pairs})):
             for column in range(table.shape[1]):
                 if column not in used:

@@ -7,30 +7,18 @@ accident, as in a floor division.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.analysis import analyze_implicit_usage
 
-from ozgraph.frontends import arithmetic
-from ozgraph.frontends.shapes import Dim, Inferred, Skeleton, axes_read
+from ozgraph.frontends import arithmetic, dynamic_bodies
+from ozgraph.frontends.control_flow import graphs_of
+from ozgraph.frontends.known import Dim, Flags, Inferred, Variability
+from ozgraph.frontends.shapes import Skeleton, axes_read
 from ozgraph.graph import Integers
-
-Flags = tuple[bool, ...]
-
-
-@dataclass(slots=True)
-class Variability:
-    """Flags of every value whose rank is known, and the elements of shape arithmetic, by value name."""
-
-    axes: dict[str, Flags] = field(default_factory=dict)
-    integers: dict[str, Integers] = field(default_factory=dict)
-
-    def varies(self, name: str) -> bool:
-        """Whether anything that is known of ``name``'s size or elements varies."""
-        return any(self.axes.get(name, ())) or (name in self.integers and not self.integers[name].static)
 
 
 def settled(inferred: Inferred) -> Variability:
@@ -69,46 +57,65 @@ def trace(
             result.axes[name] = (False,) * len(shape)
     for name, elements in skeleton.integers.items():
         result.integers[name] = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
-    outer = captures(skeleton.model.graph)
-    for node in skeleton.model.graph:
+    tracer = _Tracer(skeleton, sample, others, symbolic, result)
+    tracer.visit(skeleton.model.graph)
+    return result
+
+
+@dataclass(slots=True)
+class _Tracer:
+    """Walks the nodes of a model in order, bodies included, and fills ``result``."""
+
+    skeleton: Skeleton
+    sample: Inferred
+    others: Sequence[Inferred]
+    symbolic: Inferred | None
+    result: Variability
+    closed: dict[ir.Node, tuple[str, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.closed = captures(self.skeleton.model.graph)
+
+    def visit(self, nodes: Iterable[ir.Node]) -> None:
+        """Note what varies among the results of ``nodes``."""
+        for node in nodes:
+            control = self.skeleton.controls.get(node)
+            if control is None:
+                self._visit(node)
+            else:
+                dynamic_bodies.trace(control, self.sample, self.result, self.visit)
+
+    def _visit(self, node: ir.Node) -> None:
+        result = self.result
         operands = [value.name or "" for value in node.inputs if value is not None]
-        reads = [*operands, *outer.get(node, ())]
+        reads = [*operands, *self.closed.get(node, ())]
         varies = any(result.varies(name) or name not in result.axes for name in reads)
         for value in node.outputs:
             if not value.name:
                 continue
-            sizes = sample.static_shape(value.name)
+            sizes = self.sample.static_shape(value.name)
             if sizes is None:
                 continue
             if not varies:
                 result.axes[value.name] = (False,) * len(sizes)
                 continue
-            result.axes[value.name] = _axes(skeleton, node, value.name, sizes, sample, others, symbolic, result)
-        _elements(skeleton, node, sample, result)
-    return result
+            result.axes[value.name] = _axes(
+                self.skeleton, node, value.name, sizes, self.sample, self.others, self.symbolic, result
+            )
+        _elements(self.skeleton, node, self.sample, result)
 
 
 def captures(graph: ir.Graph) -> dict[ir.Node, tuple[str, ...]]:
-    """What the subgraphs of each node read from outside, by name."""
+    """What the subgraphs of each node read from outside, by name; of nodes in subgraphs as well."""
     found: dict[ir.Node, tuple[str, ...]] = {}
-    if not any(_bodies(node) for node in graph):
+    if not any(graphs_of(node) for node in graph):
         return found
     usage = analyze_implicit_usage(graph)
-    for node in graph:
-        bodies = _bodies(node)
-        if bodies:
-            found[node] = tuple(sorted({value.name or "" for body in bodies for value in usage.get(body, ())}))
+    for node in graph.all_nodes():
+        inner = graphs_of(node)
+        if inner:
+            found[node] = tuple(sorted({value.name or "" for body in inner for value in usage.get(body, ())}))
     return found
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    bodies: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies.extend(attribute.as_graphs())
-    return bodies
 
 
 def _axes(

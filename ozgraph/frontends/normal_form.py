@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ozgraph.errors import ModelError, OzgraphError
-from ozgraph.frontends.sequences import split_sequences
+from ozgraph.frontends import bodies
+from ozgraph.frontends.tensors import alias
 
 # onnx_ir warns about models that are refused here in one sentence; without a handler, logging prints to the terminal.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -49,11 +50,11 @@ def normalise(model: ir.Model, where: str) -> None:
 
     1. Model-local functions are inlined.
     2. Constant nodes become initializers (but for those that are graph outputs).
-    3. Initializers are no longer inputs; IR version 3, which demands that they are, becomes 4.
-    4. Sequences whose tensors are read at fixed positions become splits.
+    3. Bodies of If, Loop and Scan get names that are unique in the model, and their weights become the model's.
+    4. Initializers are no longer inputs; IR version 3, which demands that they are, becomes 4.
     5. Nodes are sorted topologically, and those that reach no output are dropped.
 
-    Names, metadata, the opset and the remaining inputs and outputs stay as they are.
+    Names outside bodies, metadata, the opset and the remaining inputs and outputs stay as they are.
 
     Raises:
         ModelError: the graph has a cycle, or its functions cannot be inlined.
@@ -63,16 +64,22 @@ def normalise(model: ir.Model, where: str) -> None:
             passes.InlinePass()(model)
             model.functions.clear()
     with translated(where, "reading its constants"):
+        bodies.free_outputs(model.graph, default_opset(model))
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        bodies.open_bodies(model, default_opset(model))
         _own_names(model)
         passes.RemoveInitializersFromInputsPass()(model)
         if model.ir_version < _FREE_INITIALIZERS:
             model.ir_version = _FREE_INITIALIZERS
-    with translated(where, "reading its sequences"):
-        split_sequences(model)
     _sort(model.graph, where)
     with translated(where, "dropping its unused nodes"):
         drop_unused(model)
+
+
+def default_opset(model: ir.Model) -> int:
+    """Version of the default domain; 0 where the model does not import it."""
+    imports = model.graph.opset_imports
+    return imports.get("", imports.get("ai.onnx", 0))
 
 
 def drop_unused(model: ir.Model) -> None:
@@ -113,24 +120,6 @@ def _own_names(model: ir.Model) -> None:
             tensor = value.const_value
             if tensor is not None and tensor.name != value.name:
                 value.const_value = alias(tensor, value.name)
-
-
-def alias(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
-    """``tensor`` under another name, sharing its data."""
-    if isinstance(tensor, ir.ExternalTensor):
-        return ir.ExternalTensor(
-            tensor.location,
-            tensor.offset,
-            tensor.length,
-            tensor.dtype,
-            shape=tensor.shape.copy(),
-            name=name or "",
-            base_dir=tensor.base_dir,
-        )
-    if isinstance(tensor, ir.StringTensor):
-        return ir.StringTensor(tensor.string_data(), shape=tensor.shape.copy(), name=name)
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=shape, name=name)
 
 
 def _sort(graph: ir.Graph, where: str) -> None:
@@ -175,4 +164,4 @@ def _cycle(graph: ir.Graph) -> str:
     return " -> ".join([*shown, names[0]])
 
 
-__all__ = ["ANNOTATION", "alias", "drop_unused", "normalise", "root_cause", "translated"]
+__all__ = ["ANNOTATION", "alias", "default_opset", "drop_unused", "normalise", "root_cause", "translated"]

@@ -8,92 +8,30 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import dynamic, safety, sampling
+from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling
+from ozgraph.frontends.building import build, fills
+from ozgraph.frontends.known import Dim, Inferred, Variability
+from ozgraph.frontends.layer_norm import fuse_layer_norms
 from ozgraph.frontends.normal_form import normalise, translated
-from ozgraph.frontends.shapes import Dim, InferenceError, Inferred, Skeleton
-from ozgraph.graph import Array, Constant, Graph, Op, Value
+from ozgraph.frontends.origin import FillConstant, OnnxOrigin, TensorConstant
+from ozgraph.frontends.settling import settle, uses_bodies_or_sequences
+from ozgraph.frontends.shapes import InferenceError, Skeleton
+from ozgraph.graph import Graph
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 
 _VARIANTS = 3
+_ROUNDS = 8
+"""How often what is settled before running is looked for: taking one thing out of the way may settle another."""
+
 _MOST_FILL_BYTES = 1 << 35
 _MOST_ELEMENTS = 1 << 44
-
-
-@dataclass(frozen=True, slots=True)
-class TensorConstant:
-    """A weight that onnx_ir holds: a part of the protobuf, or a memory map of external data."""
-
-    tensor: ir.TensorProtocol
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
-        return tuple(int(extent) for extent in self.tensor.shape.numpy())
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the elements."""
-        return int(self.tensor.nbytes)
-
-    def numpy(self) -> Array:
-        """The elements; a view of the memory map for external data. Never write into it."""
-        return self.tensor.numpy()
-
-
-@dataclass(frozen=True, slots=True)
-class FillConstant:
-    """A weight that a ConstantOfShape node fills with one value; nothing is allocated until :meth:`numpy`."""
-
-    shape: tuple[int, ...]
-    fill: Array
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that :meth:`numpy` would announce (it returns a broadcast view, which takes none)."""
-        count = int(self.fill.dtype.itemsize)
-        for extent in self.shape:
-            count *= extent
-        return count
-
-    def numpy(self) -> Array:
-        """The elements, as a read-only broadcast of the one value."""
-        return np.broadcast_to(self.fill.reshape(()), self.shape)
-
-
-@dataclass(slots=True)
-class OnnxOrigin:
-    """What the ONNX backend needs to write the model again.
-
-    Attributes:
-        model: the model in normal form; never changed after loading.
-        path: the file it came from, absolute; None for models from memory.
-        nodes: operator -> node. ConstantOfShape nodes that became constants have no operator.
-        values: value -> onnx_ir value.
-        dims: input -> declared sizes, with names for dynamic axes.
-        samples: valid input sizes; the first is what the graph's shapes are bound to, each of the others changes every
-            dynamic size that the user did not fix.
-        external: whether weights are kept in a file beside the model.
-        files: every file that the model reads, absolute and without links.
-    """
-
-    model: ir.Model
-    path: str | None
-    nodes: dict[Op, ir.Node] = field(default_factory=dict)
-    values: dict[Value, ir.Value] = field(default_factory=dict)
-    dims: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    samples: tuple[sampling.Sample, ...] = ()
-    external: bool = False
-    files: frozenset[str] = frozenset()
 
 
 @collector_paused()
@@ -110,25 +48,37 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         UsageError: ``shapes`` names an unknown input or does not fit its rank or static sizes.
     """
     model, path, where = _read(source)
+    with translated(where, "copying it"):
+        unchanged = model.clone() if uses_bodies_or_sequences(model) else None
     normalise(model, where)
+    with translated(where, "recognising its layer norms"):
+        fuse_layer_norms(model)
     with translated(where, "reading its weights"):
         files = _check_weights(model, where)
     with translated(where, "analysing it"):
         skeleton = Skeleton(model)
         _check_nodes(skeleton, where)
+        _check_fills(skeleton, where)
         declared = sampling.signature(model, shapes or {})
         fixed = sampling.given(declared, shapes or {})
-        _check_fills(skeleton, where)
         samples, inferred = _bind(skeleton, declared, fixed, where)
         varying = _variability(skeleton, declared, inferred)
+        for _ in range(_ROUNDS):
+            if not settle(skeleton, inferred[0], varying):
+                break
+            skeleton = Skeleton(model)
+            samples, inferred = _bind(skeleton, declared, fixed, where)
+            varying = _variability(skeleton, declared, inferred)
         origin = OnnxOrigin(model, path, dims=dict(declared.dims), samples=samples)
         origin.files = frozenset(files | ({os.path.realpath(path)} if path else set()))
         origin.external = bool(files)
-        return _build(origin, inferred[0], varying, skeleton, where)
+        origin.source = unchanged
+        return build(origin, inferred[0], varying, skeleton, where)
 
 
-def _variability(skeleton: Skeleton, declared: sampling.Signature, inferred: Sequence[Inferred]) -> dynamic.Variability:
-    if not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs):
+def _variability(skeleton: Skeleton, declared: sampling.Signature, inferred: Sequence[Inferred]) -> Variability:
+    static = not declared.keys and all(value.shape is not None for value in skeleton.model.graph.inputs)
+    if static and not dynamic_bodies.stacks_uncounted(skeleton.controls.values(), inferred[0]):
         return dynamic.settled(inferred[0])
     inputs = {name: tuple(isinstance(dim, str) for dim in dims) for name, dims in declared.dims.items()}
     return dynamic.trace(skeleton, inputs, inferred[0], inferred[1:], _symbolic(skeleton, declared))
@@ -225,18 +175,8 @@ def _check_nodes(skeleton: Skeleton, where: str) -> None:
         raise ModelError(f"{where}: {problem.strip().rstrip('.')}{context}; export the model again") from None
 
 
-def _fills(skeleton: Skeleton) -> Iterable[tuple[ir.Node, tuple[int, ...]]]:
-    """ConstantOfShape nodes whose shape is a constant, with that shape."""
-    for node in skeleton.model.graph:
-        if node.op_type == "ConstantOfShape" and node.domain in ("", "ai.onnx") and node.inputs:
-            operand = node.inputs[0]
-            elements = skeleton.constants.get(operand.name or "") if operand is not None else None
-            if elements is not None and elements.ndim == 1:
-                yield node, tuple(int(extent) for extent in elements)
-
-
 def _check_fills(skeleton: Skeleton, where: str) -> None:
-    for node, shape in _fills(skeleton):
+    for node, shape in fills(skeleton):
         what = f"{where}: ConstantOfShape node {node.name or node.outputs[0].name!r}"
         if safety.elements(shape, what) * 4 > _MOST_FILL_BYTES:
             raise ModelError(f"{what} would fill {list(shape)} elements; the file is damaged, export the model again")
@@ -306,121 +246,4 @@ def _symbolic(skeleton: Skeleton, declared: sampling.Signature) -> Inferred | No
         return None
 
 
-def _numpy_dtype(code: int | None) -> np.dtype[Any] | None:
-    if code is None or code in (ir.DataType.UNDEFINED, ir.DataType.STRING):
-        return None
-    try:
-        return np.dtype(ir.DataType(code).numpy())
-    except (TypeError, ValueError):
-        return None
-
-
-def _build(
-    origin: OnnxOrigin, inferred: Inferred, varying: dynamic.Variability, skeleton: Skeleton, where: str
-) -> Graph:
-    """The graph of a normalised model from what inference found."""
-    model = origin.model
-    values: dict[str, Value] = {}
-    fills = dict(_fills(skeleton))
-
-    def add(source: ir.Value, constant: Constant | None = None) -> Value:
-        name = source.name or ""
-        shape = constant.shape if constant is not None else inferred.static_shape(name)
-        code = inferred.dtypes.get(name)
-        if code is None and source.dtype is not None and isinstance(source.type, ir.TensorType):
-            code = source.dtype.value
-        value = Value(
-            name,
-            shape,
-            _numpy_dtype(code),
-            varying.axes.get(name, (False,) * len(shape or ())) if shape is not None else (),
-            constant,
-            varying.integers.get(name),
-        )
-        if name in values:
-            raise ModelError(f"{where}: two values are named {name!r}; rename one")
-        values[name] = value
-        origin.values[value] = source
-        return value
-
-    inputs = tuple(add(source) for source in model.graph.inputs)
-    for source in model.graph.initializers.values():
-        assert source.const_value is not None
-        add(source, TensorConstant(source.const_value))
-    captures = dynamic.captures(model.graph)
-    ops: list[Op] = []
-    names: set[str] = set()
-    for node in model.graph:
-        constant = _constant_of(node, fills)
-        if constant is not None:
-            add(node.outputs[0], constant)
-            continue
-        outputs = tuple(add(source) if source.name else None for source in node.outputs)
-        operands = tuple(_lookup(values, source, node, where) if source is not None else None for source in node.inputs)
-        op = Op(
-            _unique(node.name or (node.outputs[0].name if node.outputs else "") or node.op_type, names),
-            node.op_type,
-            "" if node.domain == "ai.onnx" else node.domain,
-            skeleton.version_of(node.domain),
-            operands,
-            outputs,
-            {name: _plain(attribute) for name, attribute in node.attributes.items()},
-            tuple(values[name] for name in captures.get(node, ())),
-        )
-        for position, value in enumerate(operands):
-            if value is not None:
-                value.uses.append((op, position))
-        for value in op.captures:
-            value.uses.append((op, -1))
-        for result in outputs:
-            if result is not None:
-                result.producer = op
-        origin.nodes[op] = node
-        ops.append(op)
-    results = tuple(_lookup(values, source, None, where) for source in model.graph.outputs)
-    name = os.path.basename(origin.path) if origin.path else (model.graph.name or "model")
-    return Graph(name, tuple(ops), values, inputs, results, origin)
-
-
-def _lookup(values: Mapping[str, Value], source: ir.Value, node: ir.Node | None, where: str) -> Value:
-    value = values.get(source.name or "")
-    if value is None:
-        reader = f"node {node.name!r} ({node.op_type})" if node is not None else "the output list"
-        raise ModelError(f"{where}: {reader} reads {source.name!r}, which nothing computes; export the model again")
-    return value
-
-
-def _constant_of(node: ir.Node, fills: Mapping[ir.Node, tuple[int, ...]]) -> Constant | None:
-    """The weight that ``node`` makes up from nothing: a float ConstantOfShape, or a Constant that is an output."""
-    if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and "value" in node.attributes:
-        return TensorConstant(node.attributes["value"].value)
-    if node not in fills:
-        return None
-    attribute = node.attributes.get("value")
-    fill = attribute.value.numpy() if attribute is not None else np.zeros(1, dtype=np.float32)
-    if fill.dtype.kind != "f" and "float" not in fill.dtype.name:
-        return None  # integers are shape arithmetic, not weights
-    return FillConstant(fills[node], fill)
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate
-
-
-def _plain(attribute: ir.Attr) -> Any:
-    """An attribute as plain Python: numbers, strings, lists of them, numpy arrays; ``"<graph>"`` for bodies."""
-    kind = attribute.type
-    if kind in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-        return "<graph>"
-    if kind == ir.AttributeType.TENSOR:
-        return attribute.value.numpy()
-    if kind == ir.AttributeType.TENSORS:
-        return [tensor.numpy() for tensor in attribute.value]
-    if kind in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
-        return list(attribute.value)
-    return attribute.value
+__all__ = ["FillConstant", "OnnxOrigin", "Source", "TensorConstant", "load", "sample_shapes"]

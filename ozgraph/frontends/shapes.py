@@ -7,8 +7,7 @@ node by node, with the arithmetic evaluated. Weights take part as typed inputs; 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +15,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ozgraph.frontends import arithmetic, contrib_shapes
-from ozgraph.frontends.normal_form import root_cause
+from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes
+from ozgraph.frontends.control_flow import Control, every_node, followed
+from ozgraph.frontends.known import Dim, Inferred
+from ozgraph.frontends.normal_form import default_opset, root_cause
 from ozgraph.graph import Array
 
-Dim = int | str | None
 Sizes = Mapping[str, tuple[Dim, ...]]
 
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
@@ -30,33 +30,6 @@ _MOST_FLOATS = 64  # scales of Resize, bounds of Range and Clip
 
 class InferenceError(Exception):
     """The model does not fit together at the sizes it was tried with."""
-
-
-@dataclass(slots=True)
-class Inferred:
-    """What is known of every value of the main graph, by name.
-
-    Attributes:
-        dtypes: ONNX element types; missing for sequences, optionals and unknown types.
-        shapes: sizes; a name or None where a size is not known. Missing when the rank is unknown.
-        elements: contents of the tensors of shape arithmetic; constants among them.
-    """
-
-    dtypes: dict[str, int] = field(default_factory=dict)
-    shapes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
-    elements: dict[str, Array] = field(default_factory=dict)
-
-    def static_shape(self, name: str) -> tuple[int, ...] | None:
-        """Sizes of ``name`` if all are known."""
-        shape = self.shapes.get(name)
-        if shape is None:
-            return None
-        sizes = [extent for extent in shape if isinstance(extent, int)]
-        return tuple(sizes) if len(sizes) == len(shape) else None
-
-    def complete(self, name: str) -> bool:
-        """Whether every size of ``name`` is a number."""
-        return self.static_shape(name) is not None
 
 
 _SHAPE_KEEPING = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
@@ -71,7 +44,8 @@ class Skeleton:
     def __init__(self, model: ir.Model) -> None:
         graph = model.graph
         self.model = model
-        self.version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 0))
+        self.version = default_opset(model)
+        self.controls = followed(graph, self.version)
         self.constants: dict[str, Array] = {}
         self.integers: dict[str, Array] = {}
         self._template = onnx.ModelProto(ir_version=model.ir_version)
@@ -88,6 +62,11 @@ class Skeleton:
             ir.serde.serialize_node_into(proto.node.add(), node)
         for value in graph.outputs:
             ir.serde.serialize_value_into(proto.output.add(), value)
+
+    @property
+    def nodes(self) -> Iterator[ir.Node]:
+        """The nodes of the model and of the bodies that are followed."""
+        return every_node(self.model.graph, self.controls)
 
     def _add_initializer(self, proto: onnx.GraphProto, value: ir.Value) -> None:
         tensor = value.const_value
@@ -248,35 +227,62 @@ def _walk(skeleton: Skeleton, sizes: Sizes, known: Inferred) -> None:
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None and isinstance(extent, int)
     }
     known.elements.update(skeleton.integers)
-    for node in skeleton.model.graph:
-        _evaluate(skeleton, node, known, computed)
-        outputs = [value for value in node.outputs if value.name]
-        if all(known.complete(value.name or "") for value in outputs):
+    _walk_nodes(skeleton, skeleton.model.graph, names, known, computed)
+
+
+def _walk_nodes(
+    skeleton: Skeleton, nodes: Iterable[ir.Node], names: Mapping[str, int], known: Inferred, computed: set[str]
+) -> None:
+    for node in nodes:
+        control = skeleton.controls.get(node)
+        if control is not None:
+            _walk_bodies(skeleton, control, names, known, computed)
             continue
-        data = {
-            name: contents
-            for name in (value.name or "" for value in node.inputs if value is not None)
-            if (contents := known.elements.get(name, skeleton.constants.get(name))) is not None
-        }
-        found = skeleton.infer_node(node, known.shapes, known.dtypes, data)
-        for value in outputs:
-            assert value.name is not None
-            if known.complete(value.name):
-                continue
-            if found is not None:
-                if value.name in found.shapes:
-                    known.shapes[value.name] = found.shapes[value.name]
-                if value.name in found.dtypes:
-                    known.dtypes.setdefault(value.name, found.dtypes[value.name])
-            if not known.complete(value.name) and node.op_type in _SHAPE_KEEPING:
-                source = node.inputs[0]
-                if source is not None and known.complete(source.name or ""):
-                    known.shapes[value.name] = known.shapes[source.name or ""]
-                    known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
-            if not known.complete(value.name):
-                _use_declared(value, names, known)
-        if node.domain == contrib_shapes.DOMAIN:
-            contrib_shapes.complete(node, known.shapes, known.dtypes)
+        outputs = [value for value in node.outputs if value.name]
+        if any(value.name not in known.dtypes for value in outputs):
+            # In a body, nothing has been inferred yet, and what is arithmetic shows in its type.
+            _infer_results(skeleton, node, outputs, names, known)
+        _evaluate(skeleton, node, known, computed)
+        if not all(known.complete(value.name or "") for value in outputs):
+            _infer_results(skeleton, node, outputs, names, known)
+
+
+def _infer_results(
+    skeleton: Skeleton, node: ir.Node, outputs: Iterable[ir.Value], names: Mapping[str, int], known: Inferred
+) -> None:
+    """Record what is known of the results of one node, where that is not known yet."""
+    data = {
+        name: contents
+        for name in (value.name or "" for value in node.inputs if value is not None)
+        if (contents := known.elements.get(name, skeleton.constants.get(name))) is not None
+    }
+    found = skeleton.infer_node(node, known.shapes, known.dtypes, data)
+    for value in outputs:
+        assert value.name is not None
+        if found is not None and value.name in found.dtypes:
+            known.dtypes.setdefault(value.name, found.dtypes[value.name])
+        if known.complete(value.name):
+            continue
+        if found is not None and value.name in found.shapes:
+            known.shapes[value.name] = found.shapes[value.name]
+        if not known.complete(value.name) and node.op_type in _SHAPE_KEEPING:
+            source = node.inputs[0]
+            if source is not None and known.complete(source.name or ""):
+                known.shapes[value.name] = known.shapes[source.name or ""]
+                known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
+        if not known.complete(value.name):
+            _use_declared(value, names, known)
+    if node.domain == contrib_shapes.DOMAIN:
+        contrib_shapes.complete(node, known.shapes, known.dtypes)
+
+
+def _walk_bodies(
+    skeleton: Skeleton, control: Control, names: Mapping[str, int], known: Inferred, computed: set[str]
+) -> None:
+    def walk(body: Iterable[ir.Node]) -> None:
+        _walk_nodes(skeleton, body, names, known, computed)
+
+    body_shapes.infer(control, skeleton.controls, known, computed, walk)
 
 
 def _use_declared(value: ir.Value, names: Mapping[str, int], known: Inferred) -> None:

@@ -62,9 +62,9 @@ def bench(
     if rounds < 1 or threads < 1 or seconds <= 0:
         raise UsageError(f"cannot time {rounds} rounds on {threads} threads in {seconds} seconds; all start above 0")
     feeds = inputs if isinstance(inputs, Mapping) else _feeds(first, shapes, inputs, seed)
-    contenders = [
-        _Contender.ready(open_session(path, threads=threads, providers=providers), feeds) for path in (first, second)
-    ]
+    sessions = [open_session(path, threads=threads, providers=providers) for path in (first, second)]
+    theirs = feeds if _takes(sessions[1], feeds) else _own_feeds(second, feeds, given=inputs is not None, seed=seed)
+    contenders = [_Contender.ready(session, own) for session, own in zip(sessions, (feeds, theirs), strict=True)]
     return _report(first, second, _measured(contenders[0], contenders[1], rounds, seconds), threads)
 
 
@@ -136,6 +136,36 @@ def _feeds(
 
     graph = load(path, shapes=shapes)
     return make_inputs(graph, sample_shapes(graph, 0), seed) if inputs is None else load_inputs(inputs, graph)[0]
+
+
+def _takes(session: Session, feeds: Mapping[str, Array]) -> bool:
+    """Whether no input has another fixed size."""
+    for argument in session.native.get_inputs():
+        pairs = zip(argument.shape, feeds[argument.name].shape, strict=False) if argument.name in feeds else ()
+        if any(isinstance(size, int) and size != own for size, own in pairs):
+            return False
+    return True
+
+
+def _own_feeds(path: Path, feeds: Mapping[str, Array], *, given: bool, seed: int) -> dict[str, Array]:
+    """Inputs for a model whose own are smaller (``prune --allow-io``): as long as the other's where sizes vary.
+
+    Raises:
+        UsageError: the inputs were given, and which of their positions this model takes is not known.
+    """
+    from ozgraph.frontends.onnx import load
+
+    if given:
+        raise UsageError(f"the given inputs do not fit {path}, whose inputs have other sizes; leave --inputs out")
+    graph = load(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in graph.inputs:
+        array = feeds.get(value.name)
+        if array is not None and value.shape is not None and array.ndim == value.rank:
+            flags = value.dynamic or (False,) * value.rank
+            sizes = zip(array.shape, value.shape, flags, strict=True)
+            shapes[value.name] = tuple(other if varies else own for other, own, varies in sizes)
+    return make_inputs(graph, shapes, seed)
 
 
 @contextmanager

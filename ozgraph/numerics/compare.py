@@ -11,15 +11,15 @@ the evidence comes from the tensors upstream that stand in for it, one on each p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 
-from ozgraph.errors import ModelError, OzgraphError, UsageError
+from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.evidence import Observation, Original
 from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
@@ -49,10 +49,12 @@ def compare(
     graph: Graph,
     *,
     kept: Kept | None = None,
+    silenced: Mapping[str, Sequence[Array]] | None = None,
     seeds: Sequence[int] = SEEDS,
     shape_variants: Sequence[Mapping[str, tuple[int, ...]]] = (),
     inputs: Sequence[Feeds] | None = None,
     exact: bool = False,
+    expected: Collection[str] = (),
     threads: int | None = None,
     providers: Sequence[str] = CPU,
 ) -> VerifyReport:
@@ -65,13 +67,15 @@ def compare(
         original: the reference, for a pruning the original with exactly the group members zeroed.
         pruned: the file to be proved equal. That it does not load or run is a difference, not an error.
         graph: of the original; says what inputs fit and what lies upstream of an output.
-        kept: which positions of an intermediate tensor the pruned model keeps; intermediate tensors whose shapes
-            still differ are passed over.
+        kept: which positions of a tensor the pruned model keeps. Of inputs it is fed these alone, and of outputs
+            these are compared; intermediate tensors whose shapes still differ are passed over.
+        silenced: input -> the positions of each axis that are fed zeros, to both models.
         seeds: one set of made inputs each, for every variant.
         shape_variants: shapes by input name; default: the sample shapes. Those that the original cannot run are
             left out.
         inputs: compare on these instead. A single one gets a perturbed companion, to see what varies.
         exact: in float64 on onnx's ReferenceEvaluator, with the limit 1e-12; keep the shapes small.
+        expected: what an earlier comparison of such models was based on (``VerifyReport.compared``); looked at first.
 
     Raises:
         UsageError: inputs cannot be made, or the original does not run on them.
@@ -83,6 +87,8 @@ def compare(
         runs: list[Feeds] = [make_inputs(graph, variant, seed) for variant in shapes for seed in seeds]
     else:
         runs = [*inputs, *([perturbed(inputs[0])] if len(inputs) == 1 else [])]
+    for name, axes in (silenced or {}).items():
+        runs = [{**feeds, name: _without(feeds[name], axes)} for feeds in runs]
     required = len(inputs or ())
     engine = reference_engine() if exact else onnxruntime_engine(optimise=True, threads=threads, providers=providers)
     plain = None if exact else onnxruntime_engine(optimise=False, threads=threads, providers=providers)
@@ -90,7 +96,7 @@ def compare(
     def attempt(first: Path, second: Path) -> VerifyReport:
         ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (_NOISE_CEILING, _SHARP)
         names = _tensor_names(first) & _tensor_names(second)
-        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs))
+        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs), expected)
         return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:
@@ -159,23 +165,25 @@ class _Verdict:
 
 
 def _compared(reference: Original, other: Path, required: int, kept: Kept | None, base: float) -> VerifyReport:
+    graph = reference.graph
     start = reference.start(required)
     while True:
         chosen = reference.stand_ins(start)
         seen = reference.narrowed(start, chosen)
         results: list[Tensors] = []
         try:
-            for result in run_all(reference.engine, other, chosen, reference.runs):
+            for result in run_all(reference.engine, other, chosen, [narrowed(r, graph, kept) for r in reference.runs]):
                 if isinstance(result, OzgraphError):
                     raise result
                 results.append(result)
         except OzgraphError as error:
             broken = _Verdict(str(other), Gap(np.inf, 0.0, base), f"the second model: {error}")
             return _report([broken], (), len(reference.runs))
+        _narrow_outputs(reference, seen, kept)
         misfits = []
         for name in chosen:
             positions = None if kept is None else kept(reference.graph.values[name])
-            seen.arrays[name] = [_selected(array, positions) for array in seen.arrays[name]]
+            seen.arrays[name] = [None if array is None else selected(array, positions) for array in seen.arrays[name]]
             originals = [array for array in seen.arrays[name] if array is not None]
             shapes = [result[name].shape for result in results]
             if [array.shape for array in originals] != shapes or spread(originals) == 0:
@@ -183,8 +191,41 @@ def _compared(reference: Original, other: Path, required: int, kept: Kept | None
         if not misfits:
             verdicts = list(_verdicts(reference, seen, results, base))
             evidence = tuple(key for key, alive in seen.liveliness.items() if reference.counts(alive))
+            if not evidence:
+                raise VerificationError(
+                    "what is left of the outputs does not vary with the input, so agreement would prove nothing; give "
+                    "real inputs with --inputs file.npz"
+                )
             return _report(verdicts, evidence, len(reference.runs))
         reference.reject(misfits)
+
+
+def narrowed(feeds: Feeds, graph: Graph, kept: Kept | None) -> Feeds:
+    """What a model whose inputs shrank is fed: the positions that it keeps."""
+    return feeds if kept is None else {name: selected(feeds[name], kept(graph.values[name])) for name in feeds}
+
+
+def _narrow_outputs(reference: Original, seen: Observation, kept: Kept | None) -> None:
+    """Leave of the original's outputs what the other model still gives."""
+    for output in reference.graph.outputs if kept is not None else ():
+        assert kept is not None
+        positions = kept(output)
+        if output.name not in seen.arrays or positions is None or all(chosen is None for chosen in positions):
+            continue
+        arrays = [selected(array, positions) for array in seen.arrays[output.name] if array is not None]
+        seen.arrays[output.name] = list(arrays)
+        if spread(arrays) == 0:
+            # Only what went varied: what is left must be equal, but is no evidence.
+            alive = seen.liveliness[output.name]
+            seen.liveliness[output.name] = replace(alive, spread=0.0, noise=np.inf, rounding=np.inf)
+
+
+def _without(array: Array, axes: Sequence[Array]) -> Array:
+    """A copy with zeros at some positions of each axis."""
+    zeroed = array.copy()
+    for axis, positions in enumerate(axes):
+        np.moveaxis(zeroed, axis, 0)[positions] = 0
+    return zeroed
 
 
 def _verdicts(reference: Original, seen: Observation, results: Sequence[Tensors], base: float) -> Iterator[_Verdict]:
@@ -233,8 +274,9 @@ def _report(verdicts: Sequence[_Verdict], evidence: tuple[str, ...], runs: int) 
     return VerifyReport(worst.gap.error, worst.gap.floor, worst.gap.limit, evidence, runs, worst.failure)
 
 
-def _selected(array: Array | None, positions: tuple[Array | None, ...] | None) -> Array | None:
-    if array is None or positions is None or len(positions) != array.ndim:
+def selected(array: Array, positions: tuple[Array | None, ...] | None) -> Array:
+    """The kept positions of every axis; the array as it is where these are not its axes."""
+    if positions is None or len(positions) != array.ndim:
         return array
     for axis, chosen in enumerate(positions):
         if chosen is not None and (chosen.size == 0 or int(chosen.max()) < array.shape[axis]):
@@ -261,3 +303,23 @@ def _same_signature(first: Path, graph: Graph, second: Path, other: Graph) -> No
         names = sorted(left.keys() ^ right.keys()) or sorted(name for name in left if left[name] != right[name])
         if names:
             raise UsageError(f"{first} and {second} have different {what}: {', '.join(names)}; only twins compare")
+        sizes = {value.name: value for value in theirs}
+        for value in mine:
+            if differ_in_size(value, sizes[value.name]):
+                raise UsageError(
+                    f"{first} and {second} have different {what}: {value.name} is {fixed_sizes(value)} in one and "
+                    f"{fixed_sizes(sizes[value.name])} in the other; a file that 'prune --allow-io' made smaller was "
+                    f"compared when it was written, with the positions that it keeps"
+                )
+
+
+def differ_in_size(value: Value, other: Value) -> bool:
+    """Whether an axis that never varies is longer in one of two inputs or outputs."""
+    pairs = zip(value.shape or (), other.shape or (), value.dynamic, other.dynamic, strict=False)
+    return any(a != b and not (varies or too) for a, b, varies, too in pairs)
+
+
+def fixed_sizes(value: Value) -> str:
+    """The sizes of a value, ``?`` where they vary."""
+    flags = value.dynamic or (False,) * value.rank
+    return "x".join("?" if varies else str(size) for size, varies in zip(value.shape or (), flags, strict=True))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 
 from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.measure import Liveliness, liveliness
 from ozgraph.numerics.runners import Engine, Feeds, Tensors, root, run_all
-from ozgraph.numerics.upstream import Origins, candidates, comparable, origins, stand_ins
+from ozgraph.numerics.upstream import Origins, comparable, layers, origins, stand_ins
 
 # What the candidates that are exposed together may occupy, over all runs.
 _EXPOSED_BYTES = 1 << 28
 # How far upstream of a noisy output sharper tensors are looked for.
 _SHARPENING_HOPS = 4
+# At how many distances a further step of the search for evidence looks.
+_SECTIONS = 16
 # Outputs of these are integers, or saturate.
 _SATURATING = frozenset({"Cast", "Clip", "HardSigmoid", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "Where"})
 _INFINITE = float("inf")
@@ -46,6 +49,7 @@ class Original:
         sharp: the noise floor above which less noisy tensors just before an output are compared as well.
         names: tensors that both files have; only these can stand in.
         runs: the inputs.
+        expected: tensors that stood in when an earlier version of the model was compared; looked at before others.
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Original:
     sharp: float
     names: Collection[str]
     runs: list[Feeds]
+    expected: Collection[str] = ()
     _measured: dict[str, Liveliness] = field(default_factory=dict)
     _unusable: set[str] = field(default_factory=set)
 
@@ -110,8 +115,11 @@ class Original:
 
     def narrowed(self, seen: Observation, expose: Sequence[str]) -> Observation:
         """A fresh observation of the outputs and ``expose``, out of what was seen already if that is enough."""
-        if not set(expose) <= seen.arrays.keys():
-            return self.observe(expose)
+        missing = [name for name in expose if name not in seen.arrays]
+        if missing:
+            results = _all_ran(run_all(self.engine, self.path, expose, self.runs))
+            arrays = {**seen.arrays, **{name: [result.get(name) for result in results] for name in missing}}
+            seen = Observation(arrays, {**seen.liveliness, **{name: self._measured[name] for name in missing}})
         wanted = {*self.outputs, *expose}
         keys = [key for key in seen.arrays if root(key, wanted) in wanted]
         return Observation({key: list(seen.arrays[key]) for key in keys}, {key: seen.liveliness[key] for key in keys})
@@ -166,26 +174,79 @@ class Original:
             found = self._measured.get(value.name)
             return found is not None and self._may_stand_in(value) and self.counts(found) and found.floor <= floor
 
-        hops = 2
-        while True:
-            usable = [value for value in candidates(output, hops, self.names) if self._may_stand_in(value)]
-            self._expose([value for value in usable if value.name not in self._measured])
-            accepted, cut = stand_ins(output, stands_in, hops)
-            if not cut or (farthest is not None and hops >= farthest):
-                return accepted
-            hops *= 2
+        above = layers(output, farthest)
+
+        def still(value: Value) -> bool:
+            return value.name in self.expected and stands_in(value)
+
+        _, far = self._bracket(output, above, still)
+        if far < len(above):
+            return stand_ins(output, still, far)[0]
+        near, far = self._bracket(output, above, stands_in)
+        while probes := self._probes(above, near, far):
+            self._expose([value for distance in probes for value in self._unmeasured(above, distance)])
+            near, far = self._bracket(output, above, stands_in)
+        return stand_ins(output, stands_in, far)[0]
+
+    def _bracket(
+        self, output: Value, above: Sequence[Sequence[Value]], stands_in: Callable[[Value], bool]
+    ) -> tuple[int, int]:
+        """Two distances: measured up to the first, some path has nothing that stands in; up to the second all do.
+
+        The second is the last one where no distance is known to do.
+        """
+        low, high = 0, len(above)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if stand_ins(output, stands_in, middle)[1]:
+                low = middle
+            else:
+                high = middle
+        measured = (distance for distance in range(low, 0, -1) if not self._unmeasured(above, distance))
+        return next(measured, 0), high
+
+    def _probes(self, above: Sequence[Sequence[Value]], near: int, far: int) -> list[int]:
+        """Distances to measure between two, so that a few rounds find the nearest that will do.
+
+        While the far one is only the end of the graph they double from the near one on; then they are even. Of each
+        section, the distance with the fewest tensors that cannot be compared, then with the fewest bytes.
+        """
+        last = far + 1 if far == len(above) else far
+        open_ = [distance for distance in range(near + 1, last) if self._unmeasured(above, distance)]
+        if len(open_) <= _SECTIONS:
+            return open_
+        if far == len(above):
+            ends = [2**power for power in range(len(open_).bit_length() + 1)]
+        else:
+            ends = [len(open_) * section // _SECTIONS for section in range(1, _SECTIONS + 1)]
+        sections = (open_[first:last] for first, last in pairwise([0, *ends]))
+        return [
+            min(section, key=lambda distance: self._expense(above[distance - 1])) for section in sections if section
+        ]
+
+    def _expense(self, layer: Sequence[Value]) -> tuple[int, int]:
+        usable = [value for value in layer if self._may_stand_in(value)]
+        blind = sum(value.producer is not None and self._reached(value) for value in layer) - len(usable)
+        return blind, sum(map(_bytes, usable))
+
+    def _unmeasured(self, above: Sequence[Sequence[Value]], distance: int) -> list[Value]:
+        layer = above[distance - 1]
+        return [value for value in layer if self._may_stand_in(value) and value.name not in self._measured]
 
     def _likely(self) -> tuple[str, ...]:
-        """Tensors just before the outputs that are known to vary little: seen at once, they save another session."""
+        """Expected tensors, and those just before outputs that vary little: seen at once, they save other sessions."""
+        candidates = [self.graph.values[name] for name in self.expected if name in self.graph.values]
         found: dict[str, None] = {}
         size = 0
         for output in self.graph.outputs:
             producer = output.producer
             if not self._reached(output) or (output.is_float and producer and producer.type not in _SATURATING):
                 continue
-            for value in candidates(output, _SHARPENING_HOPS, self.names):
+            candidates += chain.from_iterable(layers(output, _SHARPENING_HOPS))
+        for value in candidates:
+            if self._may_stand_in(value) and value.name not in found:
                 size += _bytes(value)
-                if self._may_stand_in(value) and size * max(1, len(self.runs)) <= _EXPOSED_BYTES:
+                if size * max(1, len(self.runs)) <= _EXPOSED_BYTES:
                     found[value.name] = None
         return tuple(found)
 
@@ -210,6 +271,7 @@ class Original:
                     pending += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                 continue
             self._measured.update({value.name: found[value.name] for value in batch if value.name in found})
+            self.reject([value.name for value in batch if value.name not in found])
 
     def _measure(self, expose: Sequence[str], results: Sequence[Tensors]) -> Observation:
         arrays: dict[str, list[Array | None]] = {

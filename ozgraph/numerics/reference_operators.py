@@ -1,7 +1,8 @@
 """Operators of onnx's reference evaluator, repaired where an exact run meets a gap.
 
 In onnx 1.23: ``Erf`` rounds to float32, ``ConvTranspose`` with groups slices the wrong axis, ``DequantizeLinear``
-starts at opset 19.
+starts at opset 19, ``Loop`` joins the results of its runs along the first axis that they have instead of a new one,
+``Scan`` knows the first axis only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
 
 from ozgraph.graph import Array
+from ozgraph.numerics.reference_control import Loop, Scan
 
 _one_group: Any = _ConvTranspose._run
 
@@ -63,5 +65,5 @@ class DequantizeLinear(OpRun):
         return (centred * fitted(scale),)
 
 
-REPAIRED: list[type[OpRun]] = [ConvTranspose, DequantizeLinear, Erf]
+REPAIRED: list[type[OpRun]] = [ConvTranspose, DequantizeLinear, Erf, Loop, Scan]
 """What to pass as ``new_ops``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from ozgraph.graph import Graph, Op, Value
 
@@ -34,14 +35,19 @@ def origins(graph: Graph) -> Origins:
     for value in graph.values.values():
         if value.constant is not None and value.is_float:
             found.weighted.add(value)
-    for op in graph.ops:
-        if op.type in _SIZE_READERS:
-            continue
-        sources = list(_sources(op))
-        for reached in (found.driven, found.weighted):
-            if any(source in reached for source in sources):
-                reached.update(output for output in op.outputs if output is not None)
-    return found
+    looping = any(op.later is not None for op in graph.ops)
+    while True:
+        before = len(found.driven) + len(found.weighted)
+        for op in graph.ops:
+            if op.type in _SIZE_READERS:
+                continue
+            sources = list(_sources(op))
+            for reached in (found.driven, found.weighted):
+                if any(source in reached for source in sources):
+                    reached.update(output for output in op.outputs if output is not None)
+        # What the body of a loop returns comes back into it.
+        if not looping or len(found.driven) + len(found.weighted) == before:
+            return found
 
 
 def comparable(value: Value, names: Collection[str]) -> bool:
@@ -49,9 +55,20 @@ def comparable(value: Value, names: Collection[str]) -> bool:
     return value.producer is not None and value.is_float and value.name in names
 
 
-def candidates(value: Value, hops: int, names: Collection[str]) -> list[Value]:
-    """Comparable values at most ``hops`` operators upstream, nearest first."""
-    return [found for found, _ in _walk(value, lambda _: False, hops) if comparable(found, names)]
+def layers(value: Value, hops: int | None = None) -> list[list[Value]]:
+    """Values upstream by distance in operators, the nearest first: entry 0 holds what is one operator away.
+
+    Every path upstream that is at least that long passes through each of them.
+
+    Args:
+        hops: how far to go; None goes on to the inputs.
+    """
+    found: list[list[Value]] = []
+    for source, distance in _walk(value, lambda _: False, hops):
+        if distance > len(found):
+            found.append([])
+        found[-1].append(source)
+    return found
 
 
 def stand_ins(value: Value, lively: Callable[[Value], bool], hops: int) -> tuple[list[Value], bool]:
@@ -70,11 +87,13 @@ def stand_ins(value: Value, lively: Callable[[Value], bool], hops: int) -> tuple
     return accepted, cut
 
 
-def _walk(value: Value, stop: Callable[[Value], bool], hops: int) -> Iterator[tuple[Value, int]]:
+def _walk(value: Value, stop: Callable[[Value], bool], hops: int | None) -> Iterator[tuple[Value, int]]:
     """Values upstream of ``value`` with their distances, breadth first; nothing upstream of where ``stop`` holds."""
     seen = {value}
     layer = [value]
-    for distance in range(1, hops + 1):
+    for distance in count(1) if hops is None else range(1, hops + 1):
+        if not layer:
+            return
         above: list[Value] = []
         for current in layer:
             producer = current.producer
@@ -93,3 +112,5 @@ def _walk(value: Value, stop: Callable[[Value], bool], hops: int) -> Iterator[tu
 def _sources(op: Op) -> Iterator[Value]:
     yield from (value for value in op.inputs if value is not None)
     yield from op.captures
+    if op.later is not None:
+        yield op.later

@@ -27,6 +27,7 @@ from ozgraph.results import (
     FrozenRow,
     MemberRow,
     PruneReport,
+    SignatureRow,
     VerifyReport,
     WidthRow,
 )
@@ -100,6 +101,8 @@ def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
     if report.output is not None:
         lines.append(Text.assemble("written to ", (report.output, "bold")))
     parts: list[RenderableType] = [_panel(Group(*lines), report.model)]
+    if report.signature:
+        parts += [*_signature(report.signature, everything), Text()]
     if cut:
         parts.append(_widths(cut, everything))
     if report.frozen_by_verification:
@@ -160,6 +163,10 @@ def _families(report: AnalysisReport, everything: bool) -> list[RenderableType]:
         if not row.active:
             reason = "shares a tensor axis with the family named" if row.overlaps else row.inactive or "left out"
             reasons.setdefault(reason, []).append(row.id)
+    for row in rows:
+        if row.signature:
+            names = ", ".join(row.signature[:4]) + (f" and {len(row.signature) - 4} more" if row.signature[4:] else "")
+            parts.append(Text(f"{row.id} changes the signature: {names}", style="yellow"))
     for reason, ids in reasons.items():
         named = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
         parts.append(Text(f"○ a default run leaves {named} as it is: {reason}", style="dim"))
@@ -278,6 +285,26 @@ def _widths(rows: Sequence[WidthRow], everything: bool) -> RenderableType:
     if not rest:
         return table
     return Group(table, Text(f"and {plural(rest, 'more family')}; --all shows them", style="dim"))
+
+
+def _signature(rows: Sequence[SignatureRow], everything: bool) -> list[RenderableType]:
+    def spelled(sizes: Sequence[int | None]) -> str:
+        return " × ".join("?" if size is None else str(size) for size in sizes)
+
+    table = _table("signature", "name", "before", "", "after", flexible=("name",))
+    shown, rest = _cap(rows, everything)
+    for row in shown:
+        table.add_row(row.kind, _Name(row.name, "bold"), spelled(row.before), "→", spelled(row.after))
+    parts: list[RenderableType] = [Text("The signature changed:", style="bold yellow"), table]
+    if rest:
+        parts.append(Text(f"and {plural(rest, 'more change')}; --all shows them", style="dim"))
+    silent = [row.name for row in rows if row.zeros]
+    if silent:
+        names, more = _cap(silent, everything)
+        listed = ", ".join(names) + (f" and {more} more" if more else "")
+        line = f"What no longer goes into {listed} must have been zero, as it is in an empty cache."
+        parts.append(Text(line, style="yellow"))
+    return parts
 
 
 def _bar(row: WidthRow, cells: int = 16) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,16 +24,40 @@ from ozgraph.rules.attention import (
 )
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, linear, vanishing
 from ozgraph.rules.linear import groups
-from ozgraph.rules.normalization import decomposed, rescaled_rms
+from ozgraph.rules.normalization import decomposed, rescaled_rms, statistics
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, parse
 from ozgraph.rules.registry import register, register_freezing
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, Transfer, attribute, from_pattern, line, need_shape
+from ozgraph.rules.rule import (
+    Edit,
+    Reduction,
+    Rule,
+    Spec,
+    Transfer,
+    attribute,
+    from_pattern,
+    line,
+    need_shape,
+    with_describe,
+)
 
 _MS = "com.microsoft."
+
+WINDOW = "a window moves along it"
 
 
 def _names(operators: str) -> str:
     return " ".join(_MS + name for name in operators.split())
+
+
+def _needing(positions: tuple[int, ...], made: Rule) -> Rule:
+    """The rule where these operands are there: onnx's checker, which sees to that elsewhere, does not know ours."""
+
+    def describe(op: Op) -> Spec:
+        if any(op.input(position) is None for position in positions):
+            raise RuleError("an operand that it needs is left out")
+        return made.describe(op)
+
+    return with_describe(made, describe)
 
 
 # -- element by element ----------------------------------------------------------------------------------------------
@@ -106,15 +131,28 @@ def _fused_conv(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
     return np.where(total == 0, 0.0, np.nan) if op.attributes.get("activation", "") in _KEEPS_ZERO else UNKNOWN
 
 
+_FUSED_CONV = parse("n (g i) *s, (g o) i *k, (g o), n (g o) *t -> n (g o) *t")
+
+
+def _fused_convolution(op: Op) -> Spec:
+    """The residual has the positions of the result, but the window makes them: they stay."""
+    spec = from_pattern(_FUSED_CONV, op, sizes={"g": attribute("group", 1)(op)})
+    over = {f"*t{number}": WINDOW for number in range(len(need_shape(op.inputs[0], op)) - 2)}
+    return replace(spec, frozen=over)
+
+
 register(
     _names("FusedConv"),
-    line(
-        "n (g i) *s, (g o) i *k, (g o), n (g o) *t -> n (g o) *t",
-        transfer=_fused_conv,
-        sizes={"g": attribute("group", 1)},
-        macs="n g i o *k *t",
-        blocks=frozenset({"g"}),
-        rewrite=groups,
+    _needing(
+        (0, 1),
+        Rule(
+            _fused_convolution,
+            _fused_conv,
+            macs="n g i o *k *t",
+            blocks=frozenset({"g"}),
+            rewrite=groups,
+            text=_FUSED_CONV.text,
+        ),
     ),
 )
 
@@ -131,8 +169,10 @@ def _skip_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int, *
     total = np.zeros(1)
     for state in added:
         total = total + (UNKNOWN if state is None else state)
-    if result:
+    if result == 3:
         return total
+    if result:
+        return UNKNOWN
     gamma = UNKNOWN if states[scale] is None else np.asarray(states[scale])
     if not shifts:
         return np.where((total == 0) | (gamma == 0), 0.0, np.nan)
@@ -149,7 +189,7 @@ def _last_axis(edit: Edit, position: int) -> tuple[int, int]:
 
 def _skip_rms(edit: Edit) -> None:
     before, after = _last_axis(edit, 0)
-    rescaled_rms(edit, before, after, gamma=2, epsilon=_EPSILON)
+    rescaled_rms(edit, before, after, gamma=2, epsilon=_EPSILON, inverse=2)
 
 
 def _skip_layer_norm(edit: Edit) -> None:
@@ -177,27 +217,33 @@ def _skip_layer_norm(edit: Edit) -> None:
         beta=op.input(3),
         epsilon=float(op.attributes.get("epsilon", _EPSILON)),
     )
-    edit.replace(*steps, *norm)
+    edit.replace(*steps, *norm, *statistics(edit))
 
 
 register(
     _names("SkipLayerNormalization"),
-    line(
-        "... c, ... c, c, c, c -> ... c, *x, *y, ... c",
-        transfer=lambda *given: _skip_norm(*given, scale=2, shifts=True),
-        reduced={"c": Reduction.NORM},
-        terms=((0, 1, 4),),
-        rewrite=_skip_layer_norm,
+    _needing(
+        (0, 1, 2),
+        line(
+            "... c, ... c, c, c, c -> ... c, *x, *y, ... c",
+            transfer=lambda *given: _skip_norm(*given, scale=2, shifts=True),
+            reduced={"c": Reduction.NORM},
+            terms=((0, 1, 4),),
+            rewrite=_skip_layer_norm,
+        ),
     ),
 )
 register(
     _names("SkipSimplifiedLayerNormalization"),
-    line(
-        "... c, ... c, c, c -> ... c, *x, *y, ... c",
-        transfer=lambda *given: _skip_norm(*given, scale=2, shifts=False),
-        reduced={"c": Reduction.RMS},
-        terms=((0, 1, 3),),
-        rewrite=_skip_rms,
+    _needing(
+        (0, 1, 2),
+        line(
+            "... c, ... c, c, c -> ... c, *x, *y, ... c",
+            transfer=lambda *given: _skip_norm(*given, scale=2, shifts=False),
+            reduced={"c": Reduction.RMS},
+            terms=((0, 1, 3),),
+            rewrite=_skip_rms,
+        ),
     ),
 )
 
@@ -243,13 +289,16 @@ def _embedding_norm(edit: Edit) -> None:
 
 register(
     _names("EmbedLayerNormalization"),
-    line(
-        "b s, b s, v c, p c, t c, c, c, b s, *x -> b s c, b, b s c",
-        transfer=_embedded,
-        reduced={"c": Reduction.NORM},
-        frozen={"v": LOOKED_UP, "p": LOOKED_UP, "t": LOOKED_UP, "s": "positions are counted along it"},
-        terms=((2, 3, 4),),
-        rewrite=_embedding_norm,
+    _needing(
+        (0, 2, 3, 5, 6),
+        line(
+            "b s, b s, v c, p c, t c, c, c, b s, b s -> b s c, b, b s c",
+            transfer=_embedded,
+            reduced={"c": Reduction.NORM},
+            frozen={"v": LOOKED_UP, "p": LOOKED_UP, "t": LOOKED_UP, "s": "positions are counted along it"},
+            terms=((2, 3, 4),),
+            rewrite=_embedding_norm,
+        ),
     ),
 )
 
@@ -280,18 +329,34 @@ def _fused_attention(op: Op) -> Spec:
     if sum(widths) != columns or widths[0] != widths[1] or any(width % heads for width in widths):
         raise RuleError("its columns do not divide into heads")
     b, s, c = (Letter(name) for name in "bsc")
-    operands: list[Axes | None] = [(b, s, c), (c, _QKV), (_QKV,), None, None, None, None]
+    frozen = {"s": SOFTMAX}
+    operands: list[Axes | None] = [(b, s, c), (c, _QKV), (_QKV,), _padding(op, 3, batch, frozen), None, None, None]
     mask = op.input(5)
     if mask is not None:
         operands[5] = masked_axes(mask, (b, Letter("h"), s, s), length)
-    del batch
     return Spec(
         tuple(operands[: len(op.inputs)]),
         ((b, s, Product(("h", "e"))), None)[: len(op.outputs)],
         {"h": heads, "d": widths[0] // heads, "e": widths[2] // heads},
         reduced={"d": Reduction.SUM},
-        frozen={"s": SOFTMAX},
+        frozen=frozen,
     )
+
+
+def _padding(op: Op, position: int, batch: int, frozen: dict[str, str]) -> Axes | None:
+    """The axes of a mask over the keys: a length, a row or a square for each element of the batch.
+
+    In any other form the batch is not told apart, and ``frozen`` gets it.
+    """
+    mask = op.input(position)
+    if mask is None:
+        return None
+    shape = need_shape(mask, op)
+    if len(shape) < 4 and shape[:1] == (batch,):
+        frozen |= dict.fromkeys(("row", "column"), MASKED)
+        return tuple(Letter(name) for name in ("b", "row", "column")[: len(shape)])
+    frozen["b"] = "its mask tells the elements of the batch apart"
+    return None
 
 
 def _fused_attention_sizes(edit: Edit) -> None:
@@ -304,13 +369,16 @@ def _fused_attention_sizes(edit: Edit) -> None:
 
 register(
     _names("Attention"),
-    Rule(
-        _fused_attention,
-        lambda op, states, result, axis: zero_together(states, *((1, 2) if op.input(2) is not None else (1,))),
-        rewrite=_fused_attention_sizes,
-        macs=("b s c h d", "b s c h d", "b s c h e", "b h s s d", "b h s s e"),
-        terms=((1, 2),),
-        text="b s c, c (h d + h d + h e), (h d + h d + h e) -> b s (h e)",
+    _needing(
+        (0, 1),
+        Rule(
+            _fused_attention,
+            lambda op, states, result, axis: zero_together(states, *((1, 2) if op.input(2) is not None else (1,))),
+            rewrite=_fused_attention_sizes,
+            macs=("b s c h d", "b s c h d", "b s c h e", "b h s s d", "b h s s e"),
+            terms=((1, 2),),
+            text="b s c, c (h d + h d + h e), (h d + h d + h e) -> b s (h e)",
+        ),
     ),
 )
 
@@ -334,14 +402,14 @@ def _multi_head(op: Op) -> Spec:
     operands = list(spec.operands)
     if op.input(3) is not None:
         operands[3] = (_QKV if past is None else _PAST_QKV,)
+    frozen = {"t": SOFTMAX, "p": SOFTMAX}
     if op.input(4) is not None:
-        operands[4] = None
+        operands[4] = _padding(op, 4, operands_[0][0], frozen)
     mask = op.input(5)
     if mask is not None:
         total = operands_[1][1] + (need_shape(past, op)[2] if past is not None else 0)
         last: Axis = Letter("t") if past is None else Concat((Letter("p"), Letter("t")))
         operands[5] = masked_axes(mask, (Letter("b"), Letter("h"), Letter("s"), last), total)
-    frozen = {"t": SOFTMAX, "p": SOFTMAX}
     if op.attributes.get("unidirectional", 0):
         frozen["s"] = MASKED
     return Spec(
@@ -350,7 +418,8 @@ def _multi_head(op: Op) -> Spec:
         spec.sizes,
         reduced={"d": Reduction.SUM},
         frozen=frozen,
-        ties=() if past is None else past_ties(op, 1),
+        # With a past, the kernel wants one width for keys and values.
+        ties=() if past is None else (*past_ties(op, 1), (Letter("dk"), Letter("e"))),
     )
 
 
@@ -398,6 +467,12 @@ def _grouped_query(op: Op) -> Spec:
         raise RuleError("its numbers of heads do not divide")
     spec = from_pattern(_GROUPED[op.input(3) is not None], op, sizes={"g": shared, "r": heads // shared})
     operands = list(spec.operands)
+    # Lengths and positions belong to the elements of the batch; the tables of angles are looked up.
+    named = {5: ("b", "s"), 7: ("position", "angle"), 8: ("position", "angle"), 9: ("b", "s")}
+    for position, axes in named.items():
+        value = op.input(position)
+        if value is not None:
+            operands[position] = tuple(Letter(name) for name in axes[: value.rank])
     mask = op.input(10)
     if mask is not None:
         total = (mask.shape or (0,))[-1]
@@ -408,7 +483,11 @@ def _grouped_query(op: Op) -> Spec:
         tuple(operands),
         spec.results,
         spec.sizes,
-        frozen={"d": _KERNEL_WIDTHS, "s": SOFTMAX, "p": SOFTMAX, "t": SOFTMAX, "u": SOFTMAX},
+        frozen={
+            **dict.fromkeys("sptu", SOFTMAX),
+            **dict.fromkeys(("d", "angle"), _KERNEL_WIDTHS),
+            "position": LOOKED_UP,
+        },
     )
 
 
@@ -447,8 +526,10 @@ def _rotary(op: Op) -> Spec:
     data: Axes = (b, h, s, d) if len(source) == 4 else (b, s, Product(("h", "d")))
     if len(source) == 3:
         sizes["h"] = heads
+    # Positions of every element of the batch, or one offset for all.
+    positions: Axes | None = (b, s) if len(need_shape(op.inputs[1], op)) == 2 else None
     return Spec(
-        (data, None, (Letter("position"), Letter("f")), (Letter("position"), Letter("sine"))),
+        (data, positions, (Letter("position"), Letter("f")), (Letter("position"), Letter("sine"))),
         (data,),
         sizes,
         frozen={"two": "its halves rotate together", "position": LOOKED_UP, "s": "positions are counted along it"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
@@ -34,11 +35,34 @@ def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
             # A known operand may still give something that is not finite (0 / 0): infinity says so to the prover.
             outcome = finite(computed)
             outcome = np.where(unknown, np.nan, np.where(np.isnan(outcome), np.inf, outcome))
+        if unknown.any():
+            exploding = _not_finite_beside(op, operands, unknown, result)
+            outcome = np.where(exploding, np.inf, outcome)
         for position in absorbing:
             outcome = np.where(unknown & (operands[position] == 0), 0.0, outcome)
         return outcome
 
     return transfer
+
+
+_PROBES = (-1.5, 1.5)
+
+
+def _not_finite_beside(
+    op: Op, operands: Sequence[Slots], unknown: npt.NDArray[np.bool_], result: int
+) -> npt.NDArray[np.bool_]:
+    """Where a zero gives something that is not finite whatever stands beside it, or for some of it (x / 0, 0 ** x)."""
+    zero = np.zeros(1, dtype=bool)
+    for value, state in zip(op.inputs, operands, strict=True):
+        if value is not None:
+            zero = zero | (state == 0)
+    asked = unknown & zero
+    exploding = np.zeros(asked.shape, dtype=bool)
+    for probe in _PROBES if asked.any() else ():
+        computed = evaluate(op, [np.where(np.isnan(state), probe, state) for state in operands], result)
+        if computed is not None:
+            exploding = exploding | (asked & ~np.isfinite(computed))
+    return exploding
 
 
 _PATTERNS = {

@@ -12,11 +12,12 @@ from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.movement import rederive
-from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product, Unsaid
+from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
 LOOKUP = "positions along it are looked up at run time"
+_PLACE = {"place": "it holds the coordinates of an element"}
 
 
 def _bounds(op: Op) -> dict[int, tuple[int, int] | None]:
@@ -242,7 +243,9 @@ def _gather_elements(op: Op) -> Spec:
     result = tuple(
         a if n != axis and shape[n] == picked[n] else b for n, (a, b) in enumerate(zip(names, made, strict=True))
     )
-    return Spec((names, result), (result,), frozen={f"a{axis}": LOOKUP, f"b{axis}": LOOKUP})
+    # Where only the first positions of another axis are looked up, their places matter as well.
+    frozen = {f"{letter}{n}": LOOKUP for n, made_here in enumerate(result) if made_here is made[n] for letter in "ab"}
+    return Spec((names, result), (result,), frozen=frozen)
 
 
 register("GatherElements", Rule(_gather_elements, uniform, text="element by element"))
@@ -253,9 +256,9 @@ def _gather_nd(op: Op) -> Spec:
     batch = int(op.attributes.get("batch_dims", 0))
     depth = picked[-1]
     names, rows = letters("a", len(shape)), letters("i", len(picked) - 1 - batch)
-    looked_up = {f"a{axis}": LOOKUP for axis in range(batch, batch + depth)}
+    looked_up = {f"a{axis}": LOOKUP for axis in range(batch, batch + depth)} | _PLACE
     return Spec(
-        (names, (*names[:batch], *rows, Unsaid())),
+        (names, (*names[:batch], *rows, Letter("place"))),
         ((*names[:batch], *rows, *names[batch + depth :]),),
         frozen=looked_up,
     )
@@ -290,8 +293,8 @@ def _scatter_nd(op: Op) -> Spec:
     shape, picked = need_shape(op.inputs[0], op), need_shape(op.inputs[1], op)
     depth = picked[-1]
     names, rows = letters("a", len(shape)), letters("i", len(picked) - 1)
-    frozen = {f"a{axis}": LOOKUP for axis in range(depth)} | {name.name: LOOKUP for name in rows}
-    return Spec((names, (*rows, Unsaid()), (*rows, *names[depth:])), (names,), frozen=frozen)
+    frozen = {f"a{axis}": LOOKUP for axis in range(depth)} | {name.name: LOOKUP for name in rows} | _PLACE
+    return Spec((names, (*rows, Letter("place")), (*rows, *names[depth:])), (names,), frozen=frozen)
 
 
 register("ScatterND", Rule(_scatter_nd, _scattered, text="*v *d, *i _, *i *d -> *v *d"))

@@ -10,9 +10,9 @@ import numpy as np
 from ozgraph.graph import Array, Op, Value
 from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
-from ozgraph.rules.notation import Axes, Letter, Product
+from ozgraph.rules.notation import ONE_AXIS, Axes, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, line, need_shape
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, need_shape
 
 POSITIONS = "the statistics run over it"
 
@@ -40,9 +40,29 @@ def batch_normalized(op: Op, states: Sequence[Slots], epsilon: float) -> Slots:
     return np.where(gamma == 0, beta, finite(value))
 
 
+def _trains(op: Op) -> bool:
+    """Whether the statistics are those of the batch; before opset 14, further results say so."""
+    return bool(op.attributes.get("training_mode", 0)) or any(value is not None for value in op.outputs[1:])
+
+
+def _batch(op: Op) -> Spec:
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    channels: Axes = names[1:2]
+    operands = (names, *(channels for _ in op.inputs[1:]))
+    results = (names, *(channels for _ in op.outputs[1:]))
+    over = {name.name: POSITIONS for name in (names[0], *names[2:])} if _trains(op) else {}
+    return Spec(operands, results, frozen=over)
+
+
+def _batch_normalized(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    if result:
+        return UNKNOWN
+    return (_instance_norm if _trains(op) else _batch_norm)(op, states, result, axis)
+
+
 register(
     "BatchNormalization",
-    line("n c *s, c, c, c, c -> n c *s", transfer=_batch_norm, statistics=frozenset({3, 4})),
+    Rule(_batch, _batch_normalized, statistics=frozenset({3, 4}), text="n c *s, c, c, c, c -> n c *s"),
 )
 
 
@@ -74,9 +94,8 @@ def _over_last_axes(reduction: Reduction) -> Describe:
         # Scale and bias broadcast to the normalised axes, aligned on the right.
         affine = [None if value is None else names[rank - value.rank :] for value in op.inputs[1:]]
         over = [f"a{number}" for number in range(first, rank)]
-        axes = (names, *affine), (names, *(None for _ in op.outputs[1:]))
-        if reduction is Reduction.RMS and any(value is not None for value in op.outputs[1:]):
-            return Spec(*axes, frozen=dict.fromkeys(over, "the statistics over it are a result of their own"))
+        statistics: Axes = (*names[:first], *(ONE_AXIS for _ in names[first:]))
+        axes = (names, *affine), (names, *(statistics for _ in op.outputs[1:]))
         return Spec(*axes, reduced=dict.fromkeys(over, reduction))
 
     return describe
@@ -84,6 +103,8 @@ def _over_last_axes(reduction: Reduction) -> Describe:
 
 def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """On a normalised axis gamma zero leaves beta; beside it a constant slot becomes zero, then beta."""
+    if result:
+        return UNKNOWN
     x, gamma = _state(states, 0), _state(states, 1)
     beta = _state(states, 2) if op.input(2) is not None else ZERO
     if axis >= _normalized_from(op):
@@ -93,6 +114,8 @@ def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
 
 def _rms_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """Zero stays zero, and gamma zero makes it."""
+    if result:
+        return UNKNOWN
     return np.where((_state(states, 0) == 0) | (_state(states, 1) == 0), 0.0, np.nan)
 
 
@@ -104,13 +127,14 @@ def _shrinkage(edit: Edit) -> tuple[int, int]:
     return int(np.prod(source.shape[first:])), int(np.prod(edit.shape(source)[first:]))
 
 
-def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: float) -> None:
+def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: float, inverse: int) -> None:
     """N slots became m and the others are zero: gamma * sqrt(n / m) with eps * n / m is the very same norm.
 
     Args:
         before, after: n and m.
         gamma: the operand that holds it.
         epsilon: what the operator takes where it says nothing.
+        inverse: the result that holds one over the root mean square, which is now smaller by sqrt(n / m).
     """
     if before == after:
         return
@@ -118,24 +142,33 @@ def rescaled_rms(edit: Edit, before: int, after: int, *, gamma: int, epsilon: fl
     epsilon = float(op.attributes.get("epsilon", epsilon)) * ratio
     edit.set_attribute("epsilon", epsilon)
     constant, scale = edit.constant(gamma), op.input(gamma)
+    statistic = op.outputs[inverse] if len(op.outputs) > inverse else None
     assert scale is not None
-    if constant is not None:
-        edit.set_constant(gamma, (constant.astype(np.float64) * np.sqrt(ratio)).astype(constant.dtype))
+    larger = None if constant is None else (constant.astype(np.float64) * np.sqrt(ratio)).astype(constant.dtype)
+    if larger is not None and statistic is None:
+        edit.set_constant(gamma, larger)
         return
-    # A computed scale is multiplied at run time.
-    larger = edit.rename("scale")
-    names = [None if value is None else value.name for value in op.inputs]
-    names[gamma] = larger
-    results = tuple("" if value is None else value.name for value in op.outputs)
-    edit.replace(
-        NewOp("Mul", (scale.name, np.array(np.sqrt(ratio), dtype=scale.dtype)), (larger,)),
-        NewOp(op.type, tuple(names), results, {**op.attributes, "epsilon": epsilon}, op.domain),
-    )
+    factor = np.array(np.sqrt(ratio), dtype=scale.dtype)
+    names: list[str | Array | None] = [None if value is None else value.name for value in op.inputs]
+    results = ["" if value is None else value.name for value in op.outputs]
+    steps = []
+    if larger is not None:
+        names[gamma] = larger
+    else:  # a computed scale is multiplied at run time
+        names[gamma] = grown = edit.rename("scale")
+        steps.append(NewOp("Mul", (scale.name, factor), (grown,)))
+    if statistic is not None:
+        results[inverse] = edit.rename("inverse")
+    steps.append(NewOp(op.type, tuple(names), tuple(results), {**op.attributes, "epsilon": epsilon}, op.domain))
+    if statistic is not None:
+        own = factor.astype(statistic.dtype or scale.dtype)
+        steps.append(NewOp("Mul", (results[inverse], own), (statistic.name,)))
+    edit.replace(*steps)
 
 
 def _rms_keeps_its_statistics(edit: Edit) -> None:
     before, after = _shrinkage(edit)
-    rescaled_rms(edit, before, after, gamma=1, epsilon=1e-5)
+    rescaled_rms(edit, before, after, gamma=1, epsilon=1e-5, inverse=1)
 
 
 def decomposed(
@@ -193,6 +226,14 @@ def decomposed(
     return steps
 
 
+def statistics(edit: Edit) -> list[NewOp]:
+    """The mean and one over the deviation, where they are results of their own, after :func:`decomposed`."""
+    parts = zip(edit.op.outputs[1:3], ("Identity", "Reciprocal"), ("mu", "std"), strict=False)
+    return [
+        NewOp(operator, (edit.rename(part),), (value.name,)) for value, operator, part in parts if value is not None
+    ]
+
+
 def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
     before, after = _shrinkage(edit)
     if before == after:
@@ -213,11 +254,7 @@ def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
         beta=op.input(2),
         epsilon=epsilon,
     )
-    # The mean and one over the deviation may be results of their own.
-    for value, operator, part in zip(op.outputs[1:], ("Identity", "Reciprocal"), ("mu", "std"), strict=False):
-        if value is not None:
-            steps.append(NewOp(operator, (edit.rename(part),), (value.name,)))
-    edit.replace(*steps)
+    edit.replace(*steps, *statistics(edit))
 
 
 register(
@@ -338,7 +375,8 @@ def _mean_variance(op: Op) -> Spec:
 
 
 def _centred(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    return np.where(np.isnan(_state(states, 0)), np.nan, 0.0)
+    """A constant over the normalised positions has no deviation to divide by."""
+    return np.where(np.isnan(_state(states, 0)), np.nan, np.inf)
 
 
 register("MeanVarianceNormalization", Rule(_mean_variance, _centred, text="n c *s -> n c *s"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -127,17 +128,22 @@ def _encoding_at(op: Op, position: int, value: Value) -> Encoding | None:
 
 
 def _shaped(op: Op, position: int, axis: int, value: Value) -> Array | None:
-    """A scale or zero point, shaped to broadcast against the parameter; None where it is computed."""
+    """A scale or zero point, shaped to broadcast against the parameter; None where it is computed or does not fit."""
     given = op.input(position)
     if given is None:
         return np.zeros(())
     if given.constant is None or value.shape is None:
         return None
-    array = given.constant.numpy()
-    rank = len(value.shape)
+    array, shape = given.constant.numpy(), value.shape
     if array.size == 1:
         return array.reshape(())
+    if not -len(shape) <= axis < len(shape):
+        return None
     if array.ndim == 1:
-        return array.reshape([-1 if number == axis % rank else 1 for number in range(rank)])
-    block = int(op.attributes.get("block_size", 0)) or 1
-    return array.repeat(block, axis=axis).take(range(value.shape[axis]), axis=axis)
+        array = array.reshape([-1 if number == axis % len(shape) else 1 for number in range(len(shape))])
+        return array if array.size == shape[axis] else None
+    block = min(int(op.attributes.get("block_size", 0)), shape[axis])
+    if block < 1 or array.ndim != len(shape) or array.shape[axis] != math.ceil(shape[axis] / block):
+        return None
+    whole = array.repeat(block, axis=axis).take(range(shape[axis]), axis=axis)
+    return whole if whole.shape == shape else None

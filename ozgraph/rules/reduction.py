@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ozgraph.graph import Op
 from ozgraph.plan import NewOp
-from ozgraph.rules.lattice import opaque, uniform, vanishing
+from ozgraph.rules.lattice import UNKNOWN, Slots, opaque, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
+from ozgraph.rules.signs import signs
 
+_PRODUCT = "a product or a sum of exponentials over it sees every slot"
+_EXTREME = {
+    "ReduceMax": "a maximum over it may be the zero of a removed slot: nothing says that no number is negative",
+    "ReduceMin": "a minimum over it may be the zero of a removed slot: nothing says that no number is positive",
+}
 EXTREME = "a maximum, a product or a minimum over it sees every slot"
 
 
@@ -36,7 +46,8 @@ def _reduce(reduction: Reduction | None) -> Describe:
         over = [f"a{number}" for number in axes]
         operands = (names, *(None for _ in op.inputs[1:]))
         if reduction is None:
-            return Spec(operands, (tuple(results),), frozen=dict.fromkeys(over, EXTREME))
+            why = _EXTREME.get(op.type, _PRODUCT)
+            return Spec(operands, (tuple(results),), frozen=dict.fromkeys(over, why))
         return Spec(operands, (tuple(results),), reduced=dict.fromkeys(over, reduction))
 
     return describe
@@ -54,23 +65,39 @@ def _mean_keeps_its_count(edit: Edit) -> None:
     ratio = 1.0
     for axis in axes:
         ratio *= after[axis] / before[axis]
-    from numpy import array
-
     part = edit.rename("mean")
     inputs = [None if value is None else value.name for value in op.inputs]
     result = op.outputs[0]
     assert result is not None
     edit.replace(
         NewOp("ReduceMean", tuple(inputs), (part,), op.attributes),
-        NewOp("Mul", (part, array(ratio, dtype=source.dtype)), (result.name,)),
+        NewOp("Mul", (part, np.array(ratio, dtype=source.dtype)), (result.name,)),
     )
 
 
 register("ReduceSum ReduceSumSquare ReduceL1 ReduceL2", Rule(_reduce(Reduction.SUM), vanishing, text="sum"))
 register("ReduceMean", Rule(_reduce(Reduction.MEAN), uniform, rewrite=_mean_keeps_its_count, text="mean"))
-register("ReduceMax ReduceMin", Rule(_reduce(None), uniform, text="extreme"))
+
+
+def _extreme(op: Op) -> Spec:
+    """Among numbers of one sign a zero more or less is not noticed, as long as one number is left."""
+    proved = signs(op.inputs[0])
+    harmless = proved.no_negative if op.type == "ReduceMax" else proved.no_positive
+    return _reduce(Reduction.EXTREME if harmless else None)(op)
+
+
+register("ReduceMax ReduceMin", Rule(_extreme, uniform, text="extreme"))
 register("ReduceProd", Rule(_reduce(None), vanishing, text="product"))
-register("ReduceLogSum ReduceLogSumExp", Rule(_reduce(None), opaque, text="log of a sum"))
+
+
+def _log_of_sum(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A sum of zeros has no logarithm."""
+    state = states[0]
+    return UNKNOWN if state is None else np.where(state == 0, np.inf, np.nan)
+
+
+register("ReduceLogSum", Rule(_reduce(Reduction.SUM), _log_of_sum, text="log of a sum"))
+register("ReduceLogSumExp", Rule(_reduce(None), opaque, text="log of a sum of exponentials"))
 
 
 def _along(why: str, default: int, *, drops: bool = False) -> Describe:
@@ -127,7 +154,8 @@ def _topk(op: Op) -> Spec:
     names = letters("a", rank)
     results = (*names[:axis], Letter("k"), *names[axis + 1 :])
     why = "a top-k along it depends on order"
-    return Spec((names, None), (results, results), frozen={f"a{axis}": why, "k": why})
+    operands = (names, *(None for _ in op.inputs[1:]))
+    return Spec(operands, (results,) * len(op.outputs), frozen={f"a{axis}": why, "k": why})
 
 
 register("TopK", Rule(_topk, opaque, text="top-k"))

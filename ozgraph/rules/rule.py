@@ -33,6 +33,8 @@ class Reduction(Enum):
     """Zero, and the statistics are rescaled."""
     NORM = "centred norm"
     """Zero, and the norm is emitted so that it keeps the original statistics."""
+    EXTREME = "extreme among numbers of one sign"
+    """Zero: no number is negative (a maximum) or positive (a minimum), so that one more zero is never noticed."""
     UNREAD = "left out"
     """Anything: the operator does not read these slots, or makes as many of them as it is asked to."""
     ORDER = "order"

@@ -13,6 +13,7 @@ from ozgraph.graph import Op
 from ozgraph.rules import (  # noqa: F401  (imported for what they register)
     attention,
     contrib,
+    control,
     elementwise,
     indexing,
     linear,
@@ -90,7 +91,7 @@ class Override:
 
 register_freezing("NonZero Unique Compress", "how many elements it returns depends on the data")
 register_freezing("NonMaxSuppression", "which boxes it returns depends on the data")
-register_freezing("If Loop Scan", "what its body does with the axes is not followed")
+register_freezing("If Loop Scan", "its bodies do not fit together, or nest too deeply, and are not followed")
 register_freezing(
     "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength SequenceMap "
     "SplitToSequence ConcatFromSequence",

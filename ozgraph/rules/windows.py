@@ -131,10 +131,11 @@ def _space_to_depth(op: Op) -> Spec:
 
 register(
     "GridSample",
-    line("n c *s, n *t _ -> n c *t", transfer=vanishing),
+    line("n c *s, n *t xy -> n c *t", transfer=vanishing, frozen={"xy": "it holds the coordinates of a sample"}),
 )
-register("RoiAlign", line("n c h w, r _, r -> r c y x", transfer=vanishing))
-register("MaxRoiPool", line("n c h w, r _ -> r c y x", transfer=vanishing))
+_CORNERS = {"box": "it holds the corners of a box"}
+register("RoiAlign", line("n c h w, r box, r -> r c y x", transfer=vanishing, frozen=_CORNERS))
+register("MaxRoiPool", line("n c h w, r box -> r c y x", transfer=vanishing, frozen=_CORNERS))
 
 
 def _column_to_image(op: Op) -> Spec:

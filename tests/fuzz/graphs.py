@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from fuzz import control_layers  # noqa: F401  (for the layers that it enters)
 from fuzz.layers import LAYERS, DoesNotFitError, Tensor, Workshop, channels, projected
 from fuzz.recipes import LARGEST, Draws, Recipe
 from models.building import Array, Net
@@ -104,6 +105,8 @@ def _try(w: Workshop, name: str, draws: Draws, most: int) -> bool:
         pass
     del net.nodes[before[0] :], net.initializers[before[1] :], net.infos[before[2] :], w.pool[before[3] :]
     w.used = used
+    left = {tensor.name for tensor in net.initializers}
+    w.tables = {shape: name for shape, name in w.tables.items() if name in left}
     return False
 
 

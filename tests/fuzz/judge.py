@@ -18,10 +18,11 @@ from models.building import Array
 from models.feeding import session
 from models.halving import NOTHING, HalfOfEveryFamily, zeroed_by_hand
 from ozgraph.backends.onnx import apply
+from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
-from ozgraph.passes.infer_dims import InferDims
+from ozgraph.passes.infer_dims import UNREADABLE, InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
@@ -94,6 +95,8 @@ def compared(made: Made) -> Verdict:
     except Exception as error:
         return Verdict(CRASHED, f"{type(error).__name__}: {error}")
     families, removed = len(state.families), state.removed.total
+    if UNREADABLE in {reason.text for reason in state.dims.reasons}:
+        return Verdict(CRASHED, "a rule cannot read an operator that is as it should be")
     fault = _broken_promise(state)
     if fault is not None:
         return fault
@@ -135,7 +138,7 @@ def _compared_in_double(made: Made) -> Verdict:
         feeds = [made.inputs(seed) for seed in (1, 2)]
         results = []
         for model in (zeroed, small):
-            evaluator = ReferenceEvaluator(model)
+            evaluator = ReferenceEvaluator(model, new_ops=REPAIRED)
             results.append([[np.asarray(array) for array in evaluator.run(None, inputs)] for inputs in feeds])
     except Exception as error:
         return Verdict(CRASHED, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

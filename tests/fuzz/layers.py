@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -40,12 +40,14 @@ class Workshop:
         pool: tensors to go on from.
         used: names of those that something reads.
         fixed_batch: whether sizes may be written as numbers, batch included.
+        tables: constants by shape, shared by all that read one of that shape.
     """
 
     net: Net
     pool: list[Tensor]
     used: set[str]
     fixed_batch: bool = True
+    tables: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     def choose(self, draws: Draws, *ranks: int) -> Tensor:
         """A tensor of one of the ranks, more often a recent one."""
@@ -111,6 +113,13 @@ def constant(w: Workshop, tensor: Tensor, draws: Draws) -> str:
     line[axis - 1] = tensor.shape[axis]
     shape = draws.pick([line, [], [*tensor.shape[1:]], [1] * (tensor.rank - 1), line[axis - 1 :]])
     return w.net.const(w.net.positive(*shape), "const")
+
+
+def table(w: Workshop, *shape: int) -> str:
+    """The positive constant of this shape that the whole model shares."""
+    if shape not in w.tables:
+        w.tables[shape] = w.net.const(w.net.positive(*shape), "table")
+    return w.tables[shape]
 
 
 def projected(w: Workshop, tensor: Tensor, width: int) -> Tensor:
@@ -269,6 +278,8 @@ def _attend(w: Workshop, q: str, k: str, v: str, x: Tensor, heads: int, width: i
     scores = net.op("Mul", net.op("MatMul", q, net.transpose(k, 0, 1, 3, 2)), net.number(width**-0.5))
     if draws.chance(3):
         scores = net.op("Add", scores, net.const(np.triu(np.full((length, length), -1e4, net.dtype), 1), "mask"))
+    elif draws.chance(4):
+        scores = net.op("Add", scores, table(w, heads, length, length))
     y = net.transpose(net.op("MatMul", net.op("Softmax", scores, axis=-1), v), 0, 2, 1, 3)
     y = net.dense(net.reshape(y, 0, length, heads * width), heads * width, x.shape[2], bias=draws.chance(2))
     w.like(net.op("Add", x.name, y) if draws.chance(2) else y, x)
@@ -311,6 +322,26 @@ def attention_grouped_query(w: Workshop, x: Tensor, draws: Draws) -> None:
         return net.reshape(grown, 0, heads, length, width)
 
     _attend(w, q, repeated("k"), repeated("v"), x, heads, width, draws)
+
+
+@layer(3, 4, weight=8)
+def with_table(w: Workshop, x: Tensor, draws: Draws) -> None:
+    """Two projections that a shared table scales, shifts or, as in a rotary embedding, mixes."""
+    width = draws.pick((6, 4))
+    for _ in range(2):
+        y = projected(w, x, width)
+        shared = table(w, *y.shape[1:])
+        if draws.chance(3):
+            shared = w.net.op("Cos", shared)
+        kind = draws.pick(("Mul", "Rotate", "Mul", "Div", "Add"))
+        w.like(_rotated(w, y, shared) if kind == "Rotate" else w.net.op(kind, y.name, shared), y)
+
+
+def _rotated(w: Workshop, y: Tensor, shared: str) -> str:
+    net, axis, width = w.net, channels(y), y.shape[channels(y)]
+    low, high = net.slice(y.name, 0, width // 2, axis), net.slice(y.name, width // 2, width, axis)
+    turned = net.op("Concat", net.op("Neg", high), low, axis=axis)
+    return net.op("Add", net.op("Mul", y.name, shared), net.op("Mul", turned, shared))
 
 
 # -- pointwise -------------------------------------------------------------------------------------------------------

@@ -47,11 +47,22 @@ class HalfOfEveryFamily(Pass):
         return bool(state.chosen)
 
 
+def graphs_of(model: onnx.ModelProto) -> list[onnx.GraphProto]:
+    """The graph of a model and the bodies of its control flow."""
+    found = [model.graph]
+    for graph in found:
+        for node in graph.node:
+            for attribute in node.attribute:
+                found += [attribute.g] * attribute.HasField("g")
+                found += attribute.graphs
+    return found
+
+
 def zeroed_by_hand(model: onnx.ModelProto, state: State) -> onnx.ModelProto | None:
     """A copy of the model with the chosen members at zero; None where a member is no plain floating initializer."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    weights = {tensor.name: tensor for tensor in copy.graph.initializer}
+    weights = {tensor.name: tensor for graph in graphs_of(copy) for tensor in graph.initializer}
     for family in state.families:
         gone = set((family.atom.base + np.flatnonzero(state.chosen.mask(family.atom))).tolist())
         for member in family.members if gone else ():

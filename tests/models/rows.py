@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import contrib, forms, fused, moves, norms, quantised, sequences
+from models import contrib, control, forms, fused, lists, moves, norms, quantised, sequences, tables
 from models.building import Builder
 
 ROWS: dict[str, Builder] = {
@@ -13,6 +13,9 @@ ROWS: dict[str, Builder] = {
     **fused.MODELS,
     **quantised.MODELS,
     **contrib.MODELS,
+    **control.MODELS,
+    **lists.MODELS,
+    **tables.MODELS,
 }
 
 DESIGN_TABLE: dict[str, tuple[str, ...]] = {

@@ -1,0 +1,294 @@
+"""What every pruner is: hooks on an optimizer's step, a layout of slots, sets of slots, and a state to save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from ozgraph.errors import UsageError
+from ozgraph.groups import FamilyGroups, Groups
+from ozgraph.runtime.directions import direction
+from ozgraph.runtime.places import Layout, layout
+from ozgraph.runtime.saliency import Criterion, Measure, as_saliency
+from ozgraph.runtime.selection import Limits, Mask, Scores, Selection, chosen_families, macs_per_slot
+from ozgraph.runtime.zeroing import Zeroing
+from ozgraph.target import Target
+
+_VERSION = 1
+
+
+class Pruner:
+    """Attaches to any optimizer through its step hooks; subclasses say when slots go.
+
+    The optimizer takes its own step, fused or not; then the slots in ``decaying`` are multiplied and those in ``gone``
+    are filled with zero. Nothing is read back from the device except in steps that select.
+
+    Attributes:
+        step: optimizer steps taken since the pruner was attached.
+        gone: [slots] held at zero.
+        decaying: [slots] on their way there.
+    """
+
+    method = "pruner"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        groups: Groups,
+        *,
+        target: Target,
+        saliency: str | Criterion | Mapping[str | Criterion, float] | None = None,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        families: Iterable[str] | None = None,
+        round_to: int = 1,
+        min_kept: int | float = 1,
+    ) -> None:
+        self.optimizer, self.groups, self.target = optimizer, groups, target
+        participating = chosen_families(groups, include=include, exclude=exclude, families=families)
+        self.layout: Layout = layout(groups, participating)
+        self.selection = Selection(self.layout, target, Limits(round_to, min_kept))
+        self.saliency = as_saliency(saliency)
+        self.step = 0
+        self.gone: Mask = np.zeros(self.layout.total, dtype=bool)
+        self.decaying: Mask = np.zeros(self.layout.total, dtype=bool)
+        self._zeroing = Zeroing(self.layout)
+        self._before: dict[str, Tensor] | None = None
+        self._costs: Tensor | None = None
+        self._groups_of_options = self._held_by_the_optimizer()
+        self._hooks: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        """Hook into the optimizer; constructors end with it, so that what could not be built leaves nothing behind."""
+        self._hooks = [
+            self.optimizer.register_step_pre_hook(self._on_before_step),
+            self.optimizer.register_step_post_hook(self._on_after_step),
+        ]
+
+    # -- what subclasses say -----------------------------------------------------------------------------------------
+
+    def selects(self, step: int) -> bool:
+        """Whether a step needs scores: of the weights before it and the direction that it takes."""
+        raise NotImplementedError
+
+    def advance(self, step: int, scores: Tensor | None) -> float | None:
+        """Choose slots where it is time to, and say what the decaying ones are multiplied by; None leaves them alone.
+
+        Args:
+            step: the step that the optimizer has just taken, from 0.
+            scores: [slots] where :meth:`selects` asked for them.
+        """
+        raise NotImplementedError
+
+    @property
+    def phase(self) -> str:
+        """Where the run is, in a word."""
+        raise NotImplementedError
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def _on_before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self.selects(self.step):
+            with torch.no_grad():
+                self._before = {
+                    entry.name: entry.tensor.detach().clone(memory_format=torch.preserve_format)
+                    for entry in self.layout.occupied
+                }
+
+    def _on_after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        scores: Tensor | None = None
+        with torch.no_grad():
+            if self._before is not None:
+                scores = self.saliency(self._measure(self._before))
+                self._before = None
+                self._check_finite(scores)
+            factor = self.advance(self.step, scores)
+            if factor is not None:
+                self._zeroing.decay(factor)
+            self._zeroing.hold()
+        self.step += 1
+
+    def _measure(self, before: Mapping[str, Tensor]) -> Measure:
+        directions: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
+        for entry in self.layout.occupied:
+            options = self._groups_of_options.get(entry.name)
+            if options is not None and entry.tensor.grad is not None:
+                found = direction(self.optimizer, options, entry.tensor, before[entry.name])
+                if found is not None:
+                    directions[entry.name] = found
+                gradients[entry.name] = entry.tensor.grad
+        if self._costs is None:
+            costs = torch.from_numpy(macs_per_slot(self.layout))
+            self._costs = costs.to(self.layout.device, torch.float32)
+        return Measure(self.layout, before, directions, gradients, self._costs)
+
+    def _check_finite(self, scores: Tensor) -> None:
+        if bool(torch.isfinite(scores).all()):
+            return
+        for entry in self.layout.occupied:
+            for what, tensor in (("its gradient", entry.tensor.grad), ("the weight itself", entry.tensor)):
+                if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                    raise UsageError(
+                        f"step {self.step}: {entry.name!r} cannot be scored, {what} is not finite; lower the learning "
+                        "rate or clip gradients, and skip steps whose loss is not finite"
+                    )
+        raise UsageError(f"step {self.step}: the saliency gave scores that are not finite; see the criterion")
+
+    def _held_by_the_optimizer(self) -> dict[str, dict[str, Any]]:
+        """Parameter name -> the optimizer's group of options that holds it."""
+        held = {id(tensor): options for options in self.optimizer.param_groups for tensor in options["params"]}
+        trainable = [entry for entry in self.layout.occupied if entry.trainable]
+        absent = [entry.name for entry in trainable if id(entry.tensor) not in held]
+        if len(absent) == len(trainable):
+            raise UsageError(
+                "the optimizer holds none of the parameters of these groups; give it the parameters of the module that "
+                "the groups were found on, or bind the groups to its module with groups.bind(module)"
+            )
+        if absent:
+            raise UsageError(
+                f"the optimizer does not hold {len(absent)} parameters that would be zeroed ({', '.join(absent[:4])}"
+                f"{', ...' if len(absent) > 4 else ''}); give it them, or leave their families out with exclude"
+            )
+        return {entry.name: held[id(entry.tensor)] for entry in trainable}
+
+    # -- sets of slots -----------------------------------------------------------------------------------------------
+
+    def _flags(self, mask: Mask) -> Tensor:
+        return torch.from_numpy(mask).to(self.layout.device)
+
+    def set_decaying(self, mask: Mask) -> None:
+        """From now on these slots decay: [slots]."""
+        self.decaying = mask
+        self._zeroing.decay_only(self._flags(mask))
+
+    def set_gone(self, mask: Mask) -> None:
+        """From now on these slots are held at zero: [slots]."""
+        self.gone = mask
+        self._zeroing.hold_only(self._flags(mask))
+
+    def commit(self) -> None:
+        """Hold what was decaying."""
+        if self.decaying.any():
+            self.set_gone(self.gone | self.decaying)
+            self.set_decaying(np.zeros_like(self.gone))
+
+    def zero_(self, model: Any) -> None:
+        """Zero the same groups in a copy of the model, such as a moving average of its weights.
+
+        Args:
+            model: a module with the same names, or tensors by name (with the ``module.`` of an averaged model or not).
+        """
+        if isinstance(model, Mapping):
+            tensors = dict(model)
+        else:
+            tensors = dict(model.named_parameters(remove_duplicate=False))
+            tensors |= dict(model.named_buffers(remove_duplicate=False))
+        names = {entry.name for entry in self.layout.occupied}
+        for prefix in ("", "module.", "_orig_mod."):
+            renamed = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            if names <= renamed.keys():
+                self._zeroing.zero_(renamed)
+                return
+        missing = sorted(names - tensors.keys())
+        raise UsageError(f"not a copy of the same model: it lacks {', '.join(missing[:4])}")
+
+    def remove(self) -> None:
+        """Detach from the optimizer; what is zero is no longer held there."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    # -- what has happened -------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the target is reached and everything chosen is exactly zero."""
+        return not self.decaying.any() and self.selection.amount(self.gone) >= self.selection.goal
+
+    def slots(self, family: FamilyGroups | str) -> Mask:
+        """Which slots of a family are held at zero: [slots of the family]."""
+        wanted = self.groups[family] if isinstance(family, str) else family
+        for other, span in self.layout.spans():
+            if other.id == wanted.id:
+                return self.gone[span].copy()
+        return np.zeros(wanted.size, dtype=bool)
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """What to watch, as plain numbers for any logger; reads from the device."""
+        parameters, macs = self.selection.left(self.gone)
+        full_parameters, full_macs = self.groups.parameters, self.groups.macs
+        redundant = self._flags(self.gone | self.decaying)
+        norms = Measure(
+            self.layout, {entry.name: entry.tensor for entry in self.layout.occupied}, {}, {}, torch.empty(0)
+        ).norms
+        found = {
+            "step": float(self.step),
+            "groups_zero": float(self.gone.sum()),
+            "groups_decaying": float(self.decaying.sum()),
+            "groups": float(self.layout.total),
+            "target_share": self.selection.share,
+            "reached_share": self.selection.amount(self.gone) / max(self.selection.whole, 1),
+            "redundant_norm": float(torch.linalg.vector_norm(norms[redundant])),
+            "important_norm": float(torch.linalg.vector_norm(norms[~redundant])),
+            "parameters": float(parameters),
+            "parameters_share": parameters / max(full_parameters, 1),
+            "macs": float(macs),
+            "macs_share": macs / max(full_macs, 1),
+        }
+        for family, span in self.layout.spans():
+            found[f"sparsity/{family.dim}"] = float(self.gone[span].mean())
+        return found
+
+    # -- saving ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs besides the model and the optimizer: plain numbers and tensors."""
+        return {
+            "version": _VERSION,
+            "method": self.method,
+            "groups": self.groups.fingerprint,
+            "families": [family.id for family in self.layout.families],
+            "step": self.step,
+            "gone": torch.from_numpy(self.gone.copy()),
+            "decaying": torch.from_numpy(self.decaying.copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` left off; load the model and the optimizer as well.
+
+        Raises:
+            UsageError: it is the state of another method, version or model.
+        """
+        if state.get("version") != _VERSION or state.get("method") != self.method:
+            raise UsageError(
+                f"the state of {state.get('method')!r} version {state.get('version')!r} cannot be loaded into "
+                f"{self.method!r} version {_VERSION}"
+            )
+        if state["groups"] != self.groups.fingerprint or state["families"] != [f.id for f in self.layout.families]:
+            raise UsageError(
+                "the state belongs to other groups; build the pruner on the same model, with the same include, exclude "
+                "and families as in the run that was saved"
+            )
+        self.step = int(state["step"])
+        self.set_gone(state["gone"].cpu().numpy().astype(bool))
+        self.set_decaying(state["decaying"].cpu().numpy().astype(bool))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(step {self.step}, {self.phase}, {int(self.gone.sum())} of {self.layout.total} "
+            f"groups zero, {int(self.decaying.sum())} decaying)"
+        )
+
+
+def as_scores(scores: Tensor) -> Scores:
+    """Scores on the host, float64."""
+    found: Scores = scores.detach().to("cpu", torch.float64).numpy()
+    return found

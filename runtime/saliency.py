@@ -1,0 +1,217 @@
+"""How much a slot matters: criteria over the elements of its group, one number a slot, low ones go first.
+
+Formulas after HESSO (arXiv 2409.09085), SNIP (arXiv 1810.02340) and the OTO family. ``d`` is the direction that the
+optimizer steps along, ``g`` the gradient, ``x`` the weights before the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ozgraph.errors import UsageError
+from ozgraph.runtime.places import Layout
+
+_TINY = 1e-12
+
+
+def _rest(view: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, view.dim()))
+
+
+def _squares(view: Tensor) -> Tensor:
+    if view.dim() == 1:
+        return view.float().square()
+    norms: Tensor = torch.linalg.vector_norm(view, 2, dim=_rest(view), dtype=torch.float32)
+    return norms.square()
+
+
+def _absolutes(view: Tensor) -> Tensor:
+    return (
+        view.float().abs()
+        if view.dim() == 1
+        else torch.linalg.vector_norm(view, 1, dim=_rest(view), dtype=torch.float32)
+    )
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    product = a.float() * b.float()
+    return product if product.dim() == 1 else product.sum(dim=_rest(product))
+
+
+def _absolute_product(a: Tensor, b: Tensor) -> Tensor:
+    product = (a.float() * b.float()).abs()
+    return product if product.dim() == 1 else product.sum(dim=_rest(product))
+
+
+def _ones(view: Tensor) -> Tensor:
+    count = view[0].numel() if len(view) else 0
+    return torch.full((len(view),), float(count), device=view.device)
+
+
+@dataclass
+class Measure:
+    """What criteria read: sums over the elements of every group, each worked out once and on demand.
+
+    Attributes:
+        layout: families and slots of the run.
+        weights: before the step, by name.
+        directions: that the optimizer steps along (x_before - x_after = lr * d), by name.
+        gradients: by name.
+        costs: [slots] MACs that go with each slot.
+    """
+
+    layout: Layout
+    weights: Mapping[str, Tensor]
+    directions: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+    costs: Tensor
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """||x||: [slots]."""
+        return self.layout.sums(_squares, self.weights).sqrt()
+
+    @cached_property
+    def absolutes(self) -> Tensor:
+        """Sum of |x|: [slots]."""
+        return self.layout.sums(_absolutes, self.weights)
+
+    @cached_property
+    def elements(self) -> Tensor:
+        """Number of elements: [slots]."""
+        return self.layout.sums(_ones, self.weights)
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """<x, d>: [slots]."""
+        return self.layout.sums(_product, self.weights, self.directions)
+
+    @cached_property
+    def direction_norms(self) -> Tensor:
+        """||d||: [slots]."""
+        return self.layout.sums(_squares, self.directions).sqrt()
+
+    @cached_property
+    def sensitivity(self) -> Tensor:
+        """Sum of |x g|: [slots]."""
+        return self.layout.sums(_absolute_product, self.weights, self.gradients)
+
+
+Criterion = Callable[[Measure], Tensor]
+"""A measure -> [slots] scores; the lowest go first."""
+
+
+def magnitude(measure: Measure) -> Tensor:
+    """||x||."""
+    return measure.norms
+
+
+def mean_magnitude(measure: Measure) -> Tensor:
+    """||x|| over the number of elements."""
+    return measure.norms / measure.elements.clamp(min=1)
+
+
+def _cosine(measure: Measure) -> Tensor:
+    return measure.inner / (measure.norms * measure.direction_norms + _TINY)
+
+
+def cosine(measure: Measure) -> Tensor:
+    """cos(x, d) + 1: a step that shrinks the group counts for it (HESSO)."""
+    return _cosine(measure) + 1
+
+
+def opposed_cosine(measure: Measure) -> Tensor:
+    """1 - cos(x, d): a step that shrinks the group counts against it (OTOv2)."""
+    return 1 - _cosine(measure)
+
+
+def taylor1(measure: Measure) -> Tensor:
+    """|<x, d>|."""
+    return measure.inner.abs()
+
+
+def taylor2(measure: Measure) -> Tensor:
+    """0.5 <x, d>^2."""
+    return 0.5 * measure.inner.square()
+
+
+def snip(measure: Measure) -> Tensor:
+    """Sum of |x g|: what the loss would change by, element by element."""
+    return measure.sensitivity
+
+
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": magnitude,
+    "mean_magnitude": mean_magnitude,
+    "cosine": cosine,
+    "opposed_cosine": opposed_cosine,
+    "taylor1": taylor1,
+    "taylor2": taylor2,
+    "snip": snip,
+}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Weighted sum of criteria, each divided by its Euclidean norm over all slots: S = sum_i w_i * s_i / ||s_i||.
+
+    Groups that are zero already score 0 by every criterion.
+
+    Attributes:
+        weights: criterion, by name or as a function -> its weight.
+        cost_weight: how strongly expensive slots count as less important: scores are divided by
+            (cost / mean cost) ** cost_weight. 0 leaves cost out.
+    """
+
+    weights: Mapping[str | Criterion, float]
+    cost_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for named in self.weights:
+            if isinstance(named, str) and named not in CRITERIA:
+                raise UsageError(f"no criterion {named!r}; there are {', '.join(CRITERIA)}, or give a function")
+        if not self.weights:
+            raise UsageError("a saliency needs at least one criterion")
+
+    def __call__(self, measure: Measure) -> Tensor:
+        """The scores: [slots]."""
+        total = torch.zeros(measure.layout.total, device=measure.layout.device)
+        for named, weight in self.weights.items():
+            criterion = CRITERIA[named] if isinstance(named, str) else named
+            scores = criterion(measure)
+            if scores.shape != total.shape:
+                raise UsageError(
+                    f"the criterion {named!r} returned the shape {list(scores.shape)}; it must be one score a slot, "
+                    f"{list(total.shape)}"
+                )
+            # A group that is zero already has nothing left to lose, whatever a criterion makes of 0 / 0.
+            scores = torch.where(measure.norms > 0, scores.to(total.dtype), 0.0)
+            total += weight * scores / torch.linalg.vector_norm(scores).clamp(min=_TINY)
+        if self.cost_weight:
+            relative = measure.costs / measure.costs.mean().clamp(min=_TINY)
+            total = total / relative.clamp(min=_TINY) ** self.cost_weight
+        return total
+
+
+HESSO_MIX = Mix({"magnitude": 0.2, "mean_magnitude": 0.2, "cosine": 0.2, "taylor1": 0.2, "taylor2": 0.2})
+"""The five criteria of HESSO, alike."""
+
+
+def as_saliency(given: str | Criterion | Mapping[str | Criterion, float] | None) -> Criterion:
+    """A criterion by name, a function, a mapping of weights, or the default mix.
+
+    Raises:
+        UsageError: no criterion has that name.
+    """
+    if given is None:
+        return HESSO_MIX
+    if isinstance(given, Mapping):
+        return Mix(given)
+    if isinstance(given, str):
+        return Mix({given: 1.0})
+    return given

@@ -1,0 +1,33 @@
+"""All applications by name."""
+
+from __future__ import annotations
+
+from applications import (
+    attention,
+    indexing,
+    linear,
+    movement,
+    norms,
+    pointwise,
+    quantised,
+    recurrent,
+    reductions,
+    windows,
+)
+from applications.application import Table
+
+APPLICATIONS = Table()
+
+for _module in (
+    pointwise,
+    linear,
+    norms,
+    reductions,
+    windows,
+    movement,
+    indexing,
+    recurrent,
+    attention,
+    quantised,
+):
+    APPLICATIONS.update(_module.TABLE)

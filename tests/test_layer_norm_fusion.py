@@ -1,0 +1,131 @@
+"""Layer norms written out by exporters: recognised exactly, left alone where anything deviates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import shape_inference
+from onnx_ir import serde
+
+import ozgraph
+from models.building import Net
+from models.zeroing import pruned, same_function
+from ozgraph.frontends.onnx import load
+
+WIDTH = 8
+EPSILON = 0.05
+
+
+def written_out(
+    *,
+    opset: int = 20,
+    power: bool = False,
+    twice: bool = False,
+    reciprocal: bool = False,
+    affine: bool = True,
+    bias: bool = True,
+    axes: tuple[int, ...] = (-1,),
+    keepdims: int = 1,
+    epsilon: float | None = EPSILON,
+    read: str = "",
+    gamma: tuple[int, ...] = (WIDTH,),
+    dtype: type = np.float32,
+) -> onnx.ModelProto:
+    """Two linear layers with a layer norm between them, spelt in one way or another."""
+    net = Net("written_out", opset=opset, dtype=dtype)
+    weight = net.const(net.normal(6, WIDTH), "fc1.weight")
+    x = net.op(
+        "Add", net.op("MatMul", net.input("x", (4, 5, 6)), weight), net.const(net.normal(WIDTH, offset=3.0), "fc1.bias")
+    )
+    mean = net.mean(x, *axes, keepdims=1)
+    difference = net.op("Sub", x, mean)
+    other = net.op("Sub", x, mean) if twice else difference
+    square = net.op("Pow", other, net.number(2.0)) if power else net.op("Mul", other, other)
+    variance = net.mean(square, *axes, keepdims=keepdims)
+    if not keepdims:
+        variance = net.unsqueeze(variance, -1)
+    added = net.op("Add", variance, net.number(epsilon)) if epsilon is not None else variance
+    deviation = net.op("Sqrt", added)
+    y = (
+        net.op("Mul", net.op("Reciprocal", deviation), difference)
+        if reciprocal
+        else net.op("Div", difference, deviation)
+    )
+    if affine:
+        y = net.op("Mul", y, net.const(net.positive(*gamma), "gamma"))
+        if bias:
+            y = net.op("Add", net.bias(WIDTH, "beta"), y)
+    y = net.dense(y, WIDTH, 3, name="fc2")
+    inner = {"mean": mean, "deviation": deviation, "difference": difference}
+    return net.build(net.op("Add", y, net.reduce("ReduceSum", inner[read], -1)) if read else y)
+
+
+def operators(model: onnx.ModelProto) -> list[str]:
+    return [op.type for op in load(model).ops]
+
+
+SPELT: dict[str, Callable[[], onnx.ModelProto]] = {
+    "products": written_out,
+    "a power": lambda: written_out(power=True),
+    "two differences": lambda: written_out(twice=True, power=True),
+    "a reciprocal": lambda: written_out(reciprocal=True),
+    "no bias": lambda: written_out(bias=False),
+    "the oldest opset": lambda: written_out(opset=17),
+    "a positive axis, the rank declared": lambda: shape_inference.infer_shapes(written_out(axes=(2,))),
+}
+
+DEVIATES: dict[str, Callable[[], onnx.ModelProto]] = {
+    "an opset without the operator": lambda: written_out(opset=16),
+    "no scale": lambda: shape_inference.infer_shapes(written_out(affine=False)),
+    "no epsilon": lambda: written_out(epsilon=None),
+    "another axis": lambda: shape_inference.infer_shapes(written_out(axes=(1,))),
+    "axes that drop and come back": lambda: written_out(keepdims=0),
+    "a mean that someone reads": lambda: written_out(read="mean"),
+    "a deviation that someone reads": lambda: written_out(read="deviation"),
+    "a difference that someone reads": lambda: written_out(read="difference"),
+    "one number for a scale": lambda: written_out(gamma=(1,)),
+    "a scale of one more axis": lambda: written_out(gamma=(1, WIDTH)),
+    "double precision": lambda: written_out(dtype=np.float64),
+}
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_a_layer_norm_in_pieces_is_one_operator_and_prunes_as_it(name: str) -> None:
+    model = SPELT[name]()
+    found = operators(model)
+    assert found.count("LayerNormalization") == 1 and not {"ReduceMean", "Sqrt", "Sub"} & set(found)
+    state = pruned(model, ("fc1.weight", WIDTH, "rescaled"))
+    (norm,) = (op for op in state.graph.ops if op.type == "LayerNormalization")
+    assert norm.attributes["epsilon"] == np.float32(EPSILON)
+
+
+@pytest.mark.parametrize("name", SPELT)
+def test_the_operator_computes_the_same(name: str) -> None:
+    model = SPELT[name]()
+    same_function(model, serde.serialize_model(ozgraph.eliminate(model).model))
+
+
+@pytest.mark.parametrize("name", DEVIATES)
+def test_what_deviates_stays_in_pieces(name: str) -> None:
+    assert "LayerNormalization" not in operators(DEVIATES[name]())
+
+
+def test_a_layer_norm_of_a_weight_stays_in_pieces() -> None:
+    net = Net("standardised")
+    v = net.weight(5, WIDTH, fan=WIDTH, hint="v")
+    difference = net.op("Sub", v, net.mean(v, -1))
+    deviation = net.op("Sqrt", net.op("Add", net.mean(net.op("Mul", difference, difference), -1), net.number(EPSILON)))
+    weight = net.op("Mul", net.op("Div", difference, deviation), net.const(net.positive(WIDTH), "gamma"))
+    assert "LayerNormalization" not in operators(
+        net.build(net.op("Gemm", net.input("x", (4, WIDTH)), weight, transB=1))
+    )
+
+
+def test_the_given_model_is_not_changed() -> None:
+    model = written_out()
+    before = model.SerializeToString()
+    load(model)
+    assert model.SerializeToString() == before

@@ -1,0 +1,1 @@
+"""What tests of the training runtime share: small networks, their groups, and loops."""
