@@ -211,10 +211,28 @@ print(time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_m
     )
     assert done.returncode == 0, done.stderr
     seconds, megabytes, families = map(float, done.stdout.split())
-    # The width, the rotated head width, and in each of 32 layers the hidden width, the heads and the values' width.
-    assert families == 2 + 32 * 3
+    # The width; in each of 32 layers the hidden width, the heads, and the widths of queries with keys and of values.
+    assert families == 1 + 32 * 4
     assert seconds < 20
     assert megabytes < 1024
+
+
+def test_where_export_fails_torch_fx_follows() -> None:
+    class Switched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+            self.register_buffer("on", torch.tensor(1.0))
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.layer(x).relu()) if self.on > 0 else x
+
+    module = Switched()
+    with pytest.raises(Exception, match="data-dependent"):
+        torch.export.export(module, (torch.randn(2, 4),), strict=False)
+    graph = ozgraph.capture(module, (torch.randn(2, 4),))
+    assert [family.atom.size for family in ozgraph.analyze(graph).families] == [6]
+    assert {name for name in graph.values if "." in name} == set(dict(module.named_parameters()))
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

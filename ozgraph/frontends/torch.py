@@ -134,11 +134,12 @@ def _export(
 
 
 def _traced(module: torch.nn.Module) -> torch.nn.Module:
-    """The module as torch.fx follows it; what its Python writes on the way is written to copies."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        return torch.fx.symbolic_trace(module)
+    """The module as torch.fx follows it, which reads buffers as it goes; what it writes to them goes to copies."""
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = buffer.clone()  # the caller's come back with all other attributes
+    return torch.fx.symbolic_trace(module)
 
 
 def _runs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

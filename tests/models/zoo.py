@@ -126,7 +126,7 @@ ZOO: dict[str, Callable[[], Made]] = {
     **{
         f"timm_{name}": partial(_timm, f"test_{name}", side)
         for name, side in (
-            ("vit", 160), ("vit2", 64), ("vit3", 96), ("vit4", 96), ("efficientnet", 64), ("efficientnet_gn", 64),
+            ("vit", 160), ("vit2", 64), ("vit3", 160), ("vit4", 160), ("efficientnet", 64), ("efficientnet_gn", 64),
             ("efficientnet_ln", 64), ("efficientnet_evos", 64), ("resnet", 64), ("convnext", 64), ("convnext2", 64),
             ("convnext3", 64), ("byobnet", 64), ("nfnet", 64), ("mambaout", 64),
         )
