@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from ozgraph.dims import Dim
+from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product
 from ozgraph.rules.rule import Reduction, Rule, Spec
@@ -16,6 +17,27 @@ Place = tuple[int, int]
 
 Flows = tuple[tuple[tuple[Place, ...], ...], ...]
 """For each result and each of its axes, the (operand, axis) pairs whose slots end up there."""
+
+
+UNREADABLE = "its operands or attributes are not such as its rule takes"
+"""The reason where a rule fails on an operator instead of describing it."""
+
+
+def described(op: Op, rule: Rule) -> Spec:
+    """What a rule says of an operator.
+
+    Raises:
+        RuleError: it has a reason to freeze the operator, or fails on it.
+    """
+    try:
+        spec = rule.describe(op)
+    except RuleError:
+        raise
+    except Exception as error:  # a rule may be anybody's, and a damaged file gives operators what they cannot take
+        raise RuleError(UNREADABLE) from error
+    if (len(spec.operands), len(spec.results)) != (len(op.inputs), len(op.outputs)):
+        raise RuleError(UNREADABLE)
+    return spec
 
 
 def letter_names(axis: Axis) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from ozgraph.collector import collector_paused
 from ozgraph.dims import ONE, Dim, Reason, Take, prod_of, sum_of
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
-from ozgraph.passes.bound import Bound, Layout, Site, letter_names
+from ozgraph.passes.bound import Bound, Layout, Site, described, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
 from ozgraph.passes.tables import reads_apart
@@ -19,9 +19,6 @@ from ozgraph.rules.rule import Reduction, Rule, Spec
 from ozgraph.rules.table import find_rule, freezing_reason
 
 _DYNAMIC = Reason("its size varies at run time")
-
-UNREADABLE = "its operands or attributes are not such as its rule takes"
-"""The reason where a rule fails on an operator instead of describing it."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def _freeze_all(state: State, op: Op, reason: str) -> None:
 
 
 def _apply(state: State, op: Op, rule: Rule) -> None:
-    spec = _described(op, rule)
+    spec = described(op, rule)
     for value, axes in zip((*op.inputs, *op.outputs), (*spec.operands, *spec.results), strict=True):
         # An operand without elements stands for one that is left out, where the rule says nothing of it.
         if value is not None and (value.shape is None or (0 in value.shape and axes is not None)):
@@ -190,18 +187,6 @@ def _apply(state: State, op: Op, rule: Rule) -> None:
     bound.sites = _sites(bound, layout)
     state.bound[op] = bound
     _freeze_unsaid(state, bound, layout, frozen)
-
-
-def _described(op: Op, rule: Rule) -> Spec:
-    try:
-        spec = rule.describe(op)
-    except RuleError:
-        raise
-    except Exception as error:  # a rule may be anybody's, and a damaged file gives operators what they cannot take
-        raise RuleError(UNREADABLE) from error
-    if (len(spec.operands), len(spec.results)) != (len(op.inputs), len(op.outputs)):
-        raise RuleError(UNREADABLE)
-    return spec
 
 
 def _extents(op: Op, spec: Spec) -> dict[str, int]:

@@ -14,10 +14,11 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ozgraph.blocks import uniform
 from ozgraph.dims import Atom, Ids
 from ozgraph.errors import RuleError
-from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.bound import Bound, Place, Site, letter_names
+from ozgraph.graph import Op, Value
+from ozgraph.passes.bound import Bound, Place, Site, described, letter_names
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.promise import promised, shown
 from ozgraph.passes.state import Mask, Removal, State
@@ -277,7 +278,7 @@ def _computed_constant(value: Value, op: Op) -> Slots | None:
     if rule is None or all(state is None for state in states):
         return None
     try:
-        rule.describe(op)
+        described(op, rule)
     except RuleError:
         return None  # the rule does not speak for this application
     known = rule.transfer(op, states, op.outputs.index(value), 0)
@@ -294,20 +295,19 @@ def uniform_elements(value: Value) -> Slots:
 
 def zero_state(state: State, value: Value, axis: int, atom: Atom) -> Slots:
     """The element that stands for zero in every slot of a parameter: its zero point, where integers are stored."""
-    zero = state.parameters[value].zero.astype(np.float64)
-    if zero.size == 1:
-        return zero.reshape(1)
-    shape = list(zero.shape)
-    shape[axis] = (value.shape or ())[axis]
+    encoding = state.parameters[value]
+    if encoding.zero.size == 1:
+        return encoding.zero.astype(np.float64).reshape(1)
     table = state.dims.ids(state.axes[value][axis], frozen=True)
-    return slot_states(np.broadcast_to(zero, shape), table, axis, atom)
+    return slot_states(encoding.zero_by_position(axis, (value.shape or ())[axis]), table, atom)
 
 
 def as_stored(state: State, value: Value, axis: int, atom: Atom) -> Slots:
     """The elements of a constant as they are in the file, slot by slot."""
     if value.constant is None or not value.readable or value.dtype is None or value.dtype.kind not in "iub":
         return UNKNOWN
-    return slot_states(value.constant.numpy(), state.dims.ids(state.axes[value][axis], frozen=True), axis, atom)
+    table = state.dims.ids(state.axes[value][axis], frozen=True)
+    return slot_states(uniform(value.constant.numpy(), axis), table, atom)
 
 
 def sites_by_atom(state: State) -> dict[Atom, list[Site]]:
@@ -320,25 +320,22 @@ def sites_by_atom(state: State) -> dict[Atom, list[Site]]:
     return found
 
 
-def slot_states(array: Array, table: Ids, axis: int, atom: Atom) -> Slots:
-    """The common element of every slot of ``atom`` on an axis of an array; NaN where elements differ.
+def slot_states(positions: Slots, table: Ids, atom: Atom) -> Slots:
+    """The common element of every slot of ``atom`` on an axis of a constant; NaN where elements differ.
 
     Args:
-        array: the constant's elements.
+        positions: the common element of every position of the axis, as :func:`ozgraph.blocks.uniform` finds it.
         table: the ids of the axis, frozen ones included.
     """
-    others = tuple(number for number in range(array.ndim) if number != axis)
     lowest = np.full(atom.size, np.inf)
     highest = np.full(atom.size, -np.inf)
-    with np.errstate(invalid="ignore"):  # weights may hold NaN, which is uniform nowhere
-        low = np.asarray(array.min(axis=others) if others else array, dtype=np.float64)
-        high = np.asarray(array.max(axis=others) if others else array, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN stands for positions whose elements differ
         for column in table.T:
             here = (column >= atom.base) & (column < atom.base + atom.size)
             if here.any():
                 slots = column[here] - atom.base
-                np.minimum.at(lowest, slots, low[here])
-                np.maximum.at(highest, slots, high[here])
+                np.minimum.at(lowest, slots, positions[here])
+                np.maximum.at(highest, slots, positions[here])
         return np.where((lowest == highest) & np.isfinite(lowest), lowest, np.nan)
 
 
@@ -427,31 +424,23 @@ class Scan:
                 keep &= self._state.chosen.keep(ids)
             if not keep.all():
                 cuts[number] = keep
-        states = self._whole(value, axis, atom)
-        if cuts and value.readable and np.isnan(states).any():
-            array = value.constant.numpy()
-            for number, keep in cuts.items():
-                array = np.compress(keep, array, axis=number)
-            table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
-            states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
+        table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
+        positions = self._whole(value, axis)
+        if cuts and value.readable and np.isnan(positions).any():
+            positions = uniform(value.constant.numpy(), axis, cuts, positions)
+        states = slot_states(positions, table, atom)
         if atom in self._zeroed.get((value, axis), ()):
             states = np.where(self._state.chosen.mask(atom), zero_state(self._state, value, axis, atom), states)
         return states
 
-    def _whole(self, value: Value, axis: int, atom: Atom) -> Slots:
-        """The states with every position counted; read once for all rounds and trials.
-
-        What is uniform over all positions is so over any of them, and what differs may still agree on those left.
-        """
-        known = self._state.scanned.get((value, axis, atom))
+    def _whole(self, value: Value, axis: int) -> Slots:
+        """What every position of an axis consists of, all others counted; read once for all rounds and trials."""
+        known = self._state.scanned.get((value, axis))
         if known is None:
             assert value.constant is not None
             if not value.readable:
-                return np.full(atom.size, np.nan)
-            array = value.constant.numpy()
-            table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
-            known = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
-            self._state.scanned[value, axis, atom] = known
+                return np.full(self._state.axes[value][axis].size, np.nan)
+            known = self._state.scanned[value, axis] = uniform(value.constant.numpy(), axis)
         return known
 
 

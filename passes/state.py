@@ -106,7 +106,8 @@ class State:
         plan: the rewrite.
         verification: how the comparison went.
         given_back: families that verification or elimination froze.
-        scanned: slots of constants that are uniform as the file has them; shared by trials of the same model.
+        scanned: what every position of a constant's axis consists of in the file, NaN where that differs; shared by
+            trials of the same model.
         facts: names of what has been established; passes check and extend it.
     """
 
@@ -125,7 +126,7 @@ class State:
     plan: Plan = field(default_factory=Plan)
     verification: VerifyReport | None = None
     given_back: list[FrozenRow] = field(default_factory=list)
-    scanned: dict[tuple[Value, int, Atom], npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    scanned: dict[tuple[Value, int], npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
     facts: set[str] = field(default_factory=set)
     timings: dict[str, float] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Graph, Op, Value
-from ozgraph.passes.bound import layout_of, letter_names
+from ozgraph.passes.bound import described, layout_of, letter_names
 from ozgraph.passes.normalize import reads_size
 from ozgraph.passes.prove_dead import uniform_constant
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
@@ -174,7 +174,7 @@ def _rule(op: Op, position: int) -> Rule | None:
     if rule is None or position < 0:
         return None
     try:
-        spec = rule.describe(op)
+        spec = described(op, rule)
     except RuleError:
         return None
     axes = spec.operands[position]
@@ -205,7 +205,7 @@ def _sums(op: Op) -> bool:
     if rule is None or not any(value is not None and value.is_float and value.size > 1 for value in op.outputs):
         return False
     try:
-        spec = rule.describe(op)
+        spec = described(op, rule)
     except RuleError:
         return False
     summed = _summed(spec)

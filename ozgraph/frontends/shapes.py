@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes
 from ozgraph.frontends.control_flow import Control, every_node, followed
+from ozgraph.frontends.hollow import without_weights
 from ozgraph.frontends.known import Dim, Inferred
 from ozgraph.frontends.normal_form import default_opset, root_cause
 from ozgraph.graph import Array
@@ -58,8 +59,9 @@ class Skeleton:
         proto.name = graph.name or "graph"
         for value in graph.initializers.values():
             self._add_initializer(proto, value)
+        self._names = {value.name for part in model.graphs() for value in _values(part)}
         for node in graph:
-            ir.serde.serialize_node_into(proto.node.add(), node)
+            proto.node.append(without_weights(node, _is_small, self._declare))
         for value in graph.outputs:
             ir.serde.serialize_value_into(proto.output.add(), value)
 
@@ -68,16 +70,24 @@ class Skeleton:
         """The nodes of the model and of the bodies that are followed."""
         return every_node(self.model.graph, self.controls)
 
+    def _declare(self, tensor: ir.TensorProtocol) -> str:
+        """Add a weight of a body to the inputs, under a name that nothing else has."""
+        name, count = tensor.name or "weight", 0
+        while name in self._names:
+            count += 1
+            name = f"{tensor.name}_{count}"
+        self._names.add(name)
+        _add_input(self._template.graph, name, tensor.dtype.value, tuple(tensor.shape.numpy()))
+        return name
+
     def _add_initializer(self, proto: onnx.GraphProto, value: ir.Value) -> None:
         tensor = value.const_value
         assert tensor is not None and value.name is not None
         dtype, sizes = tensor.dtype, tensor.shape.numpy()
-        whole = dtype in _INTEGERS
-        most = arithmetic.MOST_ELEMENTS if whole else _MOST_FLOATS
-        if dtype != ir.DataType.STRING and math.prod(sizes) <= most and dtype.bitwidth >= 8:
+        if dtype != ir.DataType.STRING and dtype.bitwidth >= 8 and _is_small(tensor):
             elements = tensor.numpy()
             self.constants[value.name] = elements
-            if whole:
+            if dtype in _INTEGERS:
                 self.integers[value.name] = elements
             kept = proto.initializer.add()
             kept.name = value.name
@@ -155,7 +165,7 @@ class Skeleton:
                 contents[value.name] = arithmetic.tensor(value.name, data[value.name])
         try:
             outputs = onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, contents or None, opset_imports=self._opsets
+                schema, without_weights(node, _is_small), types, contents or None, opset_imports=self._opsets
             )
         except Exception:  # the operator rejects the operands: nothing is known
             return None
@@ -169,6 +179,19 @@ class Skeleton:
         if domain in ("", "ai.onnx"):
             return self.version
         return self.model.graph.opset_imports.get(domain, 1)
+
+
+def _is_small(tensor: ir.TensorProtocol) -> bool:
+    """Whether the elements of a tensor may decide about shapes."""
+    most = arithmetic.MOST_ELEMENTS if tensor.dtype in _INTEGERS else _MOST_FLOATS
+    return math.prod(tensor.shape.numpy()) <= most
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
 
 
 @lru_cache(maxsize=1024)

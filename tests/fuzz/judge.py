@@ -19,10 +19,11 @@ from models.feeding import session
 from models.halving import NOTHING, HalfOfEveryFamily, zeroed_by_hand
 from ozgraph.backends.onnx import apply
 from ozgraph.numerics.reference_operators import REPAIRED
+from ozgraph.passes.bound import UNREADABLE
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
-from ozgraph.passes.infer_dims import UNREADABLE, InferDims
+from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
