@@ -13,15 +13,15 @@ import pytest
 
 import ozgraph
 from ozgraph.errors import ModelError, UsageError
+from ozgraph.plan import Plan
 from ozgraph.rules.table import registered, registered_freezing
 
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
 
 from models import torch_nets  # noqa: E402  (needs torch)
-from ozgraph.frontends.torch_modes import training_arguments  # noqa: E402
+from ozgraph.backends.torch import to_module  # noqa: E402
 
 
 def test_import_is_without_torch() -> None:
@@ -79,49 +79,12 @@ def test_the_module_is_left_as_it_was(name: str) -> None:
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     before, values = _snapshot(module), copy.deepcopy(module.state_dict())
-    ozgraph.capture(module, tuple(inputs.values()))
-    training_arguments(ozgraph.capture(module, tuple(inputs.values())).origin)
+    to_module(ozgraph.capture(module, tuple(inputs.values())), Plan())  # captures in train mode as well
     assert _snapshot(module) == before
     assert all(torch.equal(value, values[key]) for key, value in module.state_dict().items())
     assert all((parameter.grad == 1).all() and parameter.requires_grad for parameter in module.parameters())
     assert torch.is_grad_enabled()
     module(*inputs.values())
-
-
-class Modes(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.drop = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.3)
-        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-
-    def forward(self, x: Any) -> Any:
-        x = F.dropout(self.drop(self.norm(self.conv(x))), 0.5, training=False)
-        return self.layer(x.flatten(2).transpose(1, 2))
-
-
-def test_what_training_changes_is_found_call_by_call() -> None:
-    graph = ozgraph.capture(Modes().train(), (torch.randn(2, 3, 6, 6),))
-    changes = training_arguments(graph.origin)
-    found = {node.name: changed for node, changed in changes.arguments.items()}
-    assert found["batch_norm"] == {"training": True}
-    assert found["dropout"] == {"train": True}
-    assert "dropout_1" not in found  # never on, whatever the mode
-    assert found["scaled_dot_product_attention"] == {"dropout_p": 0.1}
-    assert changes.counters == {"norm.num_batches_tracked": 1}
-    assert changes.unmatched == ()
-
-
-def test_a_module_that_trains_by_other_python_says_so() -> None:
-    class Deep(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x: Any) -> Any:
-            return self.second(self.first(x)).tanh() if self.training else self.first(x)
-
-    changes = training_arguments(ozgraph.capture(Deep(), (torch.randn(2, 4),)).origin)
-    assert any("second only in train mode" in line for line in changes.unmatched)
 
 
 def test_inputs_and_outputs_of_all_kinds() -> None:

@@ -29,9 +29,9 @@ def capture(
 ) -> Graph:
     """Read a PyTorch module for analysis; the module is left exactly as it was.
 
-    The graph is that of the module in eval mode, whatever mode the module is in, without gradients. What training
-    mode changes is found by :func:`ozgraph.frontends.torch_modes.training_arguments`. Data-parallel and compiled
-    modules are unwrapped; weights then have the names that they have inside.
+    The graph is that of the module in eval mode, whatever mode the module is in, without gradients; what training mode
+    changes, the backend finds. Data-parallel and compiled modules are unwrapped; weights then have the names that they
+    have inside.
 
     Args:
         module: any module, on any device; on the meta device no weight is needed.
