@@ -180,6 +180,38 @@ print(time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_m
     assert megabytes < 1024
 
 
+def test_branches_on_data_freeze_what_they_read_with_a_reason() -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x).relu()
+            z = torch.cond(y.sum() > 0, lambda y: y.sin(), lambda y: y.cos(), (y,))
+            return self.head(self.second(z).relu())
+
+    analysis = ozgraph.analyze(ozgraph.capture(Chosen(), (torch.randn(2, 4),)))
+    assert [family.dim for family in analysis.families] == ["second.weight"]
+    assert "what its body does with the axes is not followed" in {row.reason for row in analysis.report.frozen}
+
+
+def test_checks_at_run_time_hold_nothing_back() -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x).relu()
+            torch._assert_async((y >= 0).all())
+            return self.head(y)
+
+    analysis = ozgraph.analyze(ozgraph.capture(Checked(), (torch.randn(2, 4),)))
+    assert not analysis.state.unknown
+    assert "_assert_async" not in {op.type for op in analysis.state.graph.ops}
+
+
 def test_where_export_fails_torch_fx_follows() -> None:
     class Switched(nn.Module):
         def __init__(self) -> None:

@@ -29,6 +29,9 @@ _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "gene
 _INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Higher-order operators that run a nested graph as it stands, with the position of the graph."""
 
+_CHECKS = ("_assert", "sym_constrain_range")
+"""Operators that only look whether something holds."""
+
 _MAY_COPY = frozenset({"reshape", "contiguous", "flatten", "to", "type_as", "expand_as", "reshape_as", "view_as"})
 _KINDS = {
     InputKind.PARAMETER: "parameter",
@@ -178,6 +181,8 @@ class _Builder:
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._higher_order(node, target)
         if isinstance(target, torch._ops.OpOverload):
+            if target._opname.startswith(_CHECKS):
+                return None
             found = node.meta.get("val")
             if _has_tensor(found) or _has_tensor_argument(node):
                 if not _has_tensor(found) and found is not None:
