@@ -95,6 +95,7 @@ class _Edits:
         self._by_target: dict[str, fx.Node] = {
             str(node.target): node for node in module.graph.nodes if node.op == "get_attr"
         }
+        self._moved: dict[Value, fx.Node] = {}
         self._made = 0
 
     def apply(self) -> None:
@@ -156,6 +157,8 @@ class _Edits:
 
     def _of(self, value: Value) -> fx.Node:
         """What computes or holds a value in the module's graph."""
+        if value in self._moved:
+            return self._moved[value]
         weight = self._origin.weights.get(value)
         if weight is not None:
             for name in weight.names:
@@ -256,9 +259,10 @@ class _Edits:
                 name, _, overload = new.type.partition(".")
                 target = getattr(getattr(getattr(torch.ops, new.domain or "aten"), name), overload or "default")
                 inputs = [self._input(entry, known, node) for entry in new.inputs]
-                made = self._module.graph.call_function(target, tuple(inputs), dict(new.attributes))
+                made = self._module.graph.call_function(target, *_arguments(target, inputs, new.attributes))
                 for number, result in enumerate(new.outputs):
                     known[result] = made if len(new.outputs) == 1 else self._result(made, number)
+        self._moved |= {value: known[value.name] for value in op.outputs if value is not None}
         if len(op.outputs) == 1:
             node.replace_all_uses_with(known[next(iter(own))])
         else:
@@ -277,3 +281,21 @@ class _Edits:
         if isinstance(entry, str):
             return known[entry] if entry in known else self._of(self._graph.values[entry])
         return self._constant(node, np.asarray(entry))
+
+
+def _arguments(
+    target: Any, operands: list[Any], attributes: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments: operands are its tensors in the order of the schema, attributes all others by name."""
+    places = [argument for argument in target._schema.arguments if "Tensor" in str(argument.type)]
+    if any("List" in str(argument.type) for argument in places):
+        return tuple(operands), dict(attributes)
+    tensors = {argument.name: operand for argument, operand in zip(places, operands, strict=False)}
+    given = {**tensors, **attributes}
+    ordered = [argument.name for argument in target._schema.arguments if argument.name in given]
+    leading = []
+    for argument in target._schema.arguments:
+        if argument.name not in given or argument.kwarg_only:
+            break
+        leading.append(given[argument.name])
+    return tuple(leading), {name: given[name] for name in ordered[len(leading) :]}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ozgraph.frontends.torch import exported
 from ozgraph.frontends.torch_origin import TorchOrigin
 
 _FLAGS = frozenset({"train", "training", "use_input_stats"})
@@ -58,23 +59,12 @@ def with_modes(module: fx.GraphModule, origin: TorchOrigin) -> None:
 
 
 def _exported_for_training(origin: TorchOrigin) -> fx.GraphModule | None:
-    module = origin.module
-    modes = [(part, part.training) for part in module.modules()]
     try:
-        module.train()
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                module, origin.args, dict(origin.kwargs), dynamic_shapes=origin.dynamic_shapes, strict=False
-            )
-            exported = program.module()
-            assert isinstance(exported, fx.GraphModule)
-            return exported
+        program = exported(origin.module, origin.args, dict(origin.kwargs), origin.dynamic_shapes, training=True)
+        module = program.module()
     except Exception:  # whatever a module does in train mode, eval mode was captured
         return None
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    return module if isinstance(module, fx.GraphModule) else None
 
 
 def _calls(graph: fx.Graph) -> list[fx.Node]:

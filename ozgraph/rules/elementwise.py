@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.evaluate import evaluate
-from ozgraph.rules.lattice import UNKNOWN, ByStates, Slots, finite, uniform
+from ozgraph.rules.lattice import UNKNOWN, ByStates, Slots, converted, finite, uniform
 from ozgraph.rules.notation import parse
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import ByRanks, Reduction, Rule, Spec, from_pattern, known_integers, letters, need_shape
@@ -119,4 +119,4 @@ def _cast_like(op: Op) -> Spec:
     return Spec((names, other), (names,), reduced={name.name: Reduction.UNREAD for name in other})
 
 
-register("CastLike", Rule(_cast_like, uniform, text="..., * -> ..."))
+register("CastLike", Rule(_cast_like, converted, text="..., * -> ..."))

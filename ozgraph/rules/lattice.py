@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from ozgraph.graph import Op
+    from ozgraph.graph import Op, Value
 
 Slots = npt.NDArray[np.float64]
 
@@ -81,6 +81,20 @@ def joined(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Sl
 def uniform(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """Data movement, averages and maxima over other axes: equal elements of the first operand stay what they are."""
     return states[0] if states[0] is not None else UNKNOWN
+
+
+def cast(state: Slots | None, value: Value | None) -> Slots:
+    """A state in the type of a value: rounded, cut to an integer, turned into a truth."""
+    if state is None or value is None or value.dtype is None:
+        return UNKNOWN
+    with np.errstate(all="ignore"):
+        here = np.nan_to_num(state).astype(value.dtype)
+    return np.where(np.isnan(state), np.nan, finite(here))
+
+
+def converted(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """The first operand in the type of the result."""
+    return cast(states[0], op.outputs[result])
 
 
 @ByStates
