@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ozgraph.dims import Atom, Ids
+from ozgraph.errors import RuleError
 from ozgraph.graph import Array, Op, Value
 from ozgraph.passes.bound import Bound, Place, Site, letter_names
 from ozgraph.passes.manager import Pass
@@ -23,6 +24,7 @@ from ozgraph.passes.state import Mask, Removal, State
 from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
 from ozgraph.rules.notation import Product
 from ozgraph.rules.rule import Reduction
+from ozgraph.rules.table import find_rule
 
 Start = Callable[[Value, int, Atom], Slots]
 """(constant, or input that may shrink, axis, atom) -> the state of the atom's slots there."""
@@ -261,9 +263,25 @@ def uniform_constant(value: Value | None) -> Slots | None:
         return None
     if value.integers is not None:
         return finite(value.integers.elements.reshape(1)) if value.integers.static else None
+    if value.producer is not None:
+        return _computed_constant(value, value.producer)
     if value.constant is None or not value.readable or value.dtype is None or value.dtype.kind in "OSU":
         return None
     return finite(np.asarray(value.constant.numpy()).reshape(1))
+
+
+def _computed_constant(value: Value, op: Op) -> Slots | None:
+    """The number that an operator makes of numbers: the cast zero that stands for a bias that a layer does not have."""
+    rule = find_rule(op)
+    states = [uniform_constant(operand) for operand in op.inputs]
+    if rule is None or all(state is None for state in states):
+        return None
+    try:
+        rule.describe(op)
+    except RuleError:
+        return None  # the rule does not speak for this application
+    known = rule.transfer(op, states, op.outputs.index(value), 0)
+    return known if known.size == 1 and np.isfinite(known).all() else None
 
 
 def uniform_elements(value: Value) -> Slots:
