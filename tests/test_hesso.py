@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rich.console import Console  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.optim import Optimizer  # noqa: E402
 from training.loops import groups_of, net, train  # noqa: E402
@@ -19,7 +22,7 @@ from training.nets import NETS, Residual, images  # noqa: E402
 
 from ozgraph.errors import UsageError  # noqa: E402
 from ozgraph.groups import Groups  # noqa: E402
-from ozgraph.runtime import DHSPG, HESSO, HESSOCRIC, HSPG, Target  # noqa: E402
+from ozgraph.runtime import DHSPG, HESSO, HESSOCRIC, HSPG, ProgressLine, Target  # noqa: E402
 
 
 def from_elsewhere(parameters: Any) -> Optimizer:
@@ -233,6 +236,21 @@ def test_removed_hooks_leave_the_optimizer_alone(found: dict[str, Groups]) -> No
     pruner.remove()
     train(module, optimizer, range(3))
     assert pruner.step == 0
+
+
+def test_a_progress_line_tells_the_metrics(found: dict[str, Groups]) -> None:
+    module = net(17)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    pruner = HESSO(optimizer, found["plain"].bind(module), target=Target(groups=0.5), steps=20, end=0.5, periods=2)
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    with ProgressLine(pruner, 20, every=5, console=console) as line:
+        for step in range(20):
+            line.update(loss=train(module, optimizer, [step])[0])
+    written = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    last = [line for line in re.split(r"[\r\n]+", written) if line.strip()][-1]
+    metrics = pruner.metrics()
+    for said in ("holding", "20/20", f"groups at zero {metrics['groups_zero']:.0f} of", f"{metrics['macs_share']:.1%}"):
+        assert said in last
 
 
 # -- interrupting ------------------------------------------------------------------------------------------------------
