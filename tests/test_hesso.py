@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rich.console import Console  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.optim import Optimizer  # noqa: E402
 from training.loops import groups_of, net, train  # noqa: E402
@@ -19,7 +22,7 @@ from training.nets import NETS, Residual, images  # noqa: E402
 
 from ozgraph.errors import UsageError  # noqa: E402
 from ozgraph.groups import Groups  # noqa: E402
-from ozgraph.runtime import DHSPG, HESSO, HESSOCRIC, HSPG, Target  # noqa: E402
+from ozgraph.runtime import DHSPG, HESSO, HESSOCRIC, HSPG, ProgressLine, Target  # noqa: E402
 
 
 def from_elsewhere(parameters: Any) -> Optimizer:
@@ -178,6 +181,54 @@ def test_scores_can_be_averaged_over_steps(found: dict[str, Groups]) -> None:
     exactly_zero(pruner)
 
 
+def test_grasp_scores_by_the_hessian_times_the_gradient(found: dict[str, Groups]) -> None:
+    module = net(16)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    pruner = HESSO(
+        optimizer, found["plain"].bind(module), target=Target(groups=0.5), steps=12, start=2, end=8, periods=2,
+        saliency={"grasp": 1.0},
+    )  # fmt: skip
+    seen = []
+    measure = pruner.saliency
+    pruner.saliency = lambda given: seen.append(given.flow) or measure(given)
+    for step in range(12):
+        x, y = images(step)
+        loss = nn.functional.cross_entropy(module(x), y)
+        optimizer.zero_grad()
+        if step == 2:
+            # <x, H g> by finite differences of half the squared gradient along the weights of one slot.
+            wanted = along_weights(module, x, y, "conv1.weight", 3)
+        pruner.record_hessian_gradient(loss)
+        loss.backward()
+        optimizer.step()
+    span = next(span for family, span in pruner.layout.spans() if family.dim == "conv1.weight")
+    assert len(seen) == 2 and seen[0][span][3].item() == pytest.approx(wanted, rel=2e-2, abs=1e-5)
+    exactly_zero(pruner)
+
+
+def along_weights(module: nn.Module, x: torch.Tensor, y: torch.Tensor, name: str, slot: int) -> float:
+    """The derivative of ||g||^2 / 2 where one slot of a convolution and its batch norm grow alike; float64."""
+    precise = copy.deepcopy(module).double()
+    tensors = [precise.conv1.weight, precise.bn1.weight, precise.bn1.bias]
+    others = list(precise.parameters())
+
+    def half() -> float:
+        loss = nn.functional.cross_entropy(precise(x.double()), y)
+        return sum(float(g.square().sum()) for g in torch.autograd.grad(loss, others)) / 2
+
+    found = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            kept = [tensor[slot].clone() for tensor in tensors]
+            for tensor in tensors:
+                tensor[slot] *= 1 + step
+        found.append(half())
+        with torch.no_grad():
+            for tensor, before in zip(tensors, kept, strict=True):
+                tensor[slot] = before
+    return (found[0] - found[1]) / 2e-5
+
+
 def test_removed_hooks_leave_the_optimizer_alone(found: dict[str, Groups]) -> None:
     module = net(7)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
@@ -185,6 +236,21 @@ def test_removed_hooks_leave_the_optimizer_alone(found: dict[str, Groups]) -> No
     pruner.remove()
     train(module, optimizer, range(3))
     assert pruner.step == 0
+
+
+def test_a_progress_line_tells_the_metrics(found: dict[str, Groups]) -> None:
+    module = net(17)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    pruner = HESSO(optimizer, found["plain"].bind(module), target=Target(groups=0.5), steps=20, end=0.5, periods=2)
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    with ProgressLine(pruner, 20, every=5, console=console) as line:
+        for step in range(20):
+            line.update(loss=train(module, optimizer, [step])[0])
+    written = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    last = [line for line in re.split(r"[\r\n]+", written) if line.strip()][-1]
+    metrics = pruner.metrics()
+    for said in ("holding", "20/20", f"groups at zero {metrics['groups_zero']:.0f} of", f"{metrics['macs_share']:.1%}"):
+        assert said in last
 
 
 # -- interrupting ------------------------------------------------------------------------------------------------------
