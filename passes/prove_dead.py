@@ -208,7 +208,7 @@ class Prover:
 
     def _uniform(self, value: Value | None) -> Slots | None:
         """:func:`uniform_constant`, read once."""
-        if value is None or (value.constant is None and value.integers is None):
+        if value is None or value.size != 1:
             return None
         if value not in self._uniforms:
             self._uniforms[value] = uniform_constant(value)

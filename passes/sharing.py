@@ -74,7 +74,7 @@ def _itself(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return shape
 
 
-_PLAIN = frozenset((int, float, str, bytes, bool))
+_PLAIN = frozenset((int, float, str, bytes, bool, type(None)))
 
 
 def kind_of(op: Op, rule: Rule) -> Kind | None:

@@ -96,6 +96,6 @@ def test_a_write_in_place_is_a_scatter_in_onnx() -> None:
     ours = ozgraph.analyze(ozgraph.capture(module, args))
     theirs = ozgraph.analyze(through_onnx(module, args, {}))
     names = names_of(module)
-    assert [family.atom.size for family in ours.families] == [6]
+    assert sum(family.atom.size for family in ours.families) == 6
     assert "ScatterND" in {op.type for op in theirs.state.graph.ops}
     assert partition(theirs.state, names) == set()
