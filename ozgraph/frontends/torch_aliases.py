@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from ozgraph.graph import Op, Value
 
-MakeOp = Callable[[str, tuple[Value, ...], Value, Op], Value]
-"""(operator type, operands, a value with the shape of the result, the view) -> the result of a new operator."""
+MakeOp = Callable[[str, tuple[Value, ...], Value, Op, int], Value]
+"""(operator type, operands, a value with the shape of the result, the view and which of its results) -> the result of
+a new operator."""
 
 
 @dataclass(eq=False, slots=True)
@@ -82,14 +83,16 @@ class Aliases:
             # An ancestor: what it held, with the view of it that leads to the target written over.
             child = target if value is self._views[target].parent else line[line.index(value) - 1]
             before, part = self._after(value, memory, count - 1), self._after(child, memory, count)
-            return self._make("written", (before, part), value, self._views[child].op)
+            view = self._views[child]
+            return self._make("written", (before, part), value, view.op, view.op.outputs.index(child))
         view = self._views[value]
+        number = view.op.outputs.index(value)
         if (value, count) not in memory.known and not self._existed(value, memory, count):
             return value
-        seen = self._make("viewed", (self._after(view.parent, memory, count),), value, view.op)
+        seen = self._make("viewed", (self._after(view.parent, memory, count),), value, view.op, number)
         if view.certain:
             return seen
-        return self._make("either", (self._after(value, memory, count - 1), seen), value, view.op)
+        return self._make("either", (self._after(value, memory, count - 1), seen), value, view.op, number)
 
     def _existed(self, value: Value, memory: _Memory, count: int) -> bool:
         """Whether a view was already there before write number ``count``."""

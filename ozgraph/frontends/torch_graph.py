@@ -63,7 +63,21 @@ class _Builder:
                 value.constant = None
                 inputs.append(value)
                 outputs.append(after)
+        self._drop_unread(outputs)
         return Graph(name, tuple(self._ops), self._values, tuple(inputs), tuple(dict.fromkeys(outputs)), self._origin)
+
+    def _drop_unread(self, outputs: list[Value]) -> None:
+        """Results beside others that nobody reads (positions of maxima, last states) are as if they were not there."""
+        wanted = set(outputs)
+        for op in self._ops:
+            node = self._origin.nodes.get(op)
+            target = None if node is None else node.target
+            if isinstance(target, torch._ops.OpOverload) and len(target._schema.returns) > 1:
+                for value in op.outputs:
+                    if value is not None and not value.uses and value not in wanted:
+                        del self._values[value.name], self._origin.values[value]
+                        value.producer = None
+                op.outputs = tuple(v if v is not None and v.producer is op else None for v in op.outputs)
 
     # -- values -------------------------------------------------------------------------------------------------
 
@@ -275,7 +289,7 @@ class _Builder:
         self._ops.append(op)
         return op
 
-    def _synthetic(self, type_: str, operands: tuple[Value, ...], like: Value, view: Op) -> Value:
+    def _synthetic(self, type_: str, operands: tuple[Value, ...], like: Value, view: Op, result: int) -> Value:
         """An operator that only analysis knows of: what a write did to another view of the same memory."""
         unique, count = f"{like.name}.{type_}", 1
         while unique in self._values:
@@ -288,7 +302,7 @@ class _Builder:
             "ozgraph",
             operands,
             (made,),
-            {"view": view, "result": view.outputs.index(like) if like in view.outputs else None},
+            {"view": view, "result": result},
         )
         return made
 

@@ -16,7 +16,7 @@ from ozgraph.plan import NewOp
 from ozgraph.rules.aten.arguments import rank_of, source_of
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.normalization import POSITIONS, batch_normalized
-from ozgraph.rules.notation import Axes, Product
+from ozgraph.rules.notation import ONE_AXIS, Axes, Product
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, letters, line
 
@@ -245,7 +245,8 @@ def _weight_norm(op: Op) -> Spec:
     rank = rank_of(op)
     names = letters("a", rank)
     axis = int(op.attributes.get("dim", 0)) % rank
-    return Spec((names, names), (names,), reduced={f"a{n}": Reduction.SUM for n in range(rank) if n != axis})
+    factors: Axes = tuple(name if number == axis else ONE_AXIS for number, name in enumerate(names))
+    return Spec((names, factors), (names,), reduced={f"a{n}": Reduction.SUM for n in range(rank) if n != axis})
 
 
 def _weight_norm_slots(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
