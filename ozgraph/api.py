@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
     import torch
+    from torch import fx
 
     Source = str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model
 
@@ -101,13 +102,24 @@ class PruneResult:
 
     Attributes:
         report: plain data, for people and JSON.
-        model: the smaller model.
+        model: the smaller model: an ``onnx_ir.Model``, or a ``torch.fx.GraphModule`` for a captured graph.
         state: everything that was found on the way.
     """
 
     report: PruneReport
-    model: onnx_ir.Model
+    model: Any
     state: State
+
+    def to_module(self) -> fx.GraphModule:
+        """The pruned PyTorch module: original names, its own tensors; it trains, saves and compiles like any other.
+
+        Raises:
+            UsageError: the model was no captured PyTorch module.
+        """
+        if self.state.graph.dialect != "aten":
+            raise UsageError("only what was captured from PyTorch goes back to PyTorch; this is an ONNX model")
+        module: fx.GraphModule = self.model
+        return module
 
 
 def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool = False) -> Graph:
@@ -127,6 +139,10 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         if shapes:
             raise UsageError("shapes are bound when a model is loaded; give them to ozgraph.load")
         return source
+    if hasattr(source, "named_parameters"):
+        raise UsageError(
+            f"{type(source).__name__} is a PyTorch module: capture it first, ozgraph.capture(module, example_inputs)"
+        )
     from ozgraph.frontends import onnx as frontend
 
     graph = frontend.load(source, shapes=shapes)
@@ -268,6 +284,8 @@ def prune(
     _refuse(output, model)
     graph = _loaded(model, shapes, simplify, progress)
     _refuse(output, graph)
+    if graph.dialect != "onnx" and (max_drift is not None or (target is not None and target.latency is not None)):
+        raise UsageError("drift and latency are measured in onnxruntime: export the module, then prune the file")
     state = State(graph)
     _run(_pipeline(_analysis(rescale, allow_io), ()), state, verify_each, print_after, progress)
     select = Select(
@@ -430,6 +448,8 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
     """Say that an output cannot be written before any work is done."""
     if output is None:
         return
+    if isinstance(model, Graph) and model.dialect == "aten":
+        raise UsageError("a captured module has no file; take to_module() of the result, or use ozgraph.export")
     from ozgraph.backends.files import refuse
 
     forbid: Iterable[str | os.PathLike[str]] = ()
@@ -441,9 +461,11 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
 
 
 def _result(state: State, output: str | os.PathLike[str] | None) -> PruneResult:
+    path = None if output is None else os.fspath(output)
+    if state.graph.dialect == "aten":
+        return PruneResult(prune_report(state, path), state.module, state)
     from ozgraph.backends.onnx import apply
 
-    path = None if output is None else os.fspath(output)
     return PruneResult(prune_report(state, path), apply(state.graph, state.plan), state)
 
 

@@ -29,11 +29,13 @@ class Training:
         counters: buffers that every run in train mode adds a number to, with that number.
         unmatched: calls that only one of the two modes makes, one line each; a module with any of these trains by
             other Python than it predicts with, and setting arguments does not make it.
+        captured: whether train mode could be captured at all; the reason is in ``unmatched`` where not.
     """
 
     arguments: dict[fx.Node, dict[str, Any]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
+    captured: bool = True
 
 
 def training_arguments(origin: TorchOrigin) -> Training:
@@ -41,7 +43,7 @@ def training_arguments(origin: TorchOrigin) -> Training:
     try:
         program = exported(origin.module, origin.args, dict(origin.kwargs), origin.dynamic_shapes, training=True)
     except OzgraphError as error:
-        return Training(unmatched=(str(error),))
+        return Training(unmatched=(str(error),), captured=False)
     counters, counting = _counters(program)
     before = list(_calls(origin.program.graph))
     after = [node for node in _calls(program.graph) if node not in counting]
