@@ -123,7 +123,7 @@ class PruneResult:
 
 
 def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool = False) -> Graph:
-    """Read an ONNX model; no weight is read and nothing is changed.
+    """Read an ONNX model or a saved ``torch.export`` program (``.pt2``); no weight is read and nothing is changed.
 
     Args:
         source: a path, the bytes of a file, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; a graph comes back as is.
@@ -143,6 +143,8 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         raise UsageError(
             f"{type(source).__name__} is a PyTorch module: capture it first, ozgraph.capture(module, example_inputs)"
         )
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".pt2"):
+        return _load_program(source, shapes, simplify)
     from ozgraph.frontends import onnx as frontend
 
     graph = frontend.load(source, shapes=shapes)
@@ -164,6 +166,19 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
     # The simplified model stands for the files that it was made from.
     smaller.origin.files, smaller.origin.external = graph.origin.files, graph.origin.external
     return smaller
+
+
+def _load_program(path: str | os.PathLike[str], shapes: Shapes | None, simplify: bool) -> Graph:
+    """Read a saved ``torch.export`` program."""
+    if shapes or simplify:
+        raise UsageError(f"{os.fspath(path)}: shapes and simplify are for ONNX; a .pt2 file has its own shapes")
+    try:
+        from ozgraph.frontends.torch_files import load as load_program
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError(f"{os.fspath(path)}: reading it needs torch: pip install 'ozgraph[torch]'") from None
+    return load_program(path)
 
 
 def analyze(
@@ -249,6 +264,7 @@ def prune(
     min_kept: int = 1,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    uniform: bool = False,
     rescale: bool = False,
     allow_io: AllowIo = False,
     max_drift: float | None = None,
@@ -297,6 +313,7 @@ def prune(
         min_kept=min_kept,
         include=tuple(include),
         exclude=tuple(exclude),
+        uniform=uniform,
     )
     if target is not None and target.latency is not None:
         from ozgraph.passes.search import macs_for_latency
@@ -449,7 +466,9 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
     if output is None:
         return
     if isinstance(model, Graph) and model.dialect == "aten":
-        raise UsageError("a captured module has no file; take to_module() of the result, or use ozgraph.export")
+        raise UsageError(
+            "what comes from PyTorch has no file of its own: take to_module() of the result, or export the module"
+        )
     from ozgraph.backends.files import refuse
 
     forbid: Iterable[str | os.PathLike[str]] = ()

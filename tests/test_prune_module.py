@@ -155,7 +155,7 @@ def test_misuse_is_told() -> None:
     with pytest.raises(ozgraph.OzgraphError, match="capture it first"):
         ozgraph.prune(module, target=ozgraph.Target(macs=0.3))  # type: ignore[arg-type]
     graph = ozgraph.capture(module, (images()[0],))
-    with pytest.raises(ozgraph.OzgraphError, match="no file"):
+    with pytest.raises(ozgraph.OzgraphError, match="no file of its own"):
         ozgraph.eliminate(graph, "small.onnx")
     with pytest.raises(ozgraph.OzgraphError, match="onnxruntime"):
         ozgraph.prune(graph, max_drift=0.1)

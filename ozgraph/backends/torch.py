@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,36 @@ def _is_impure(node: fx.Node) -> bool:
         return True
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
+
+
+def _arguments(
+    target: Any, tensors: Sequence[Any], attributes: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Operands and attributes in the places that the schema has for them; what is left out takes its default."""
+    given = list(tensors)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for number, argument in enumerate(target._schema.arguments):
+        kind = str(argument.type)
+        if "Tensor" in kind:
+            if not given and argument.name not in attributes:
+                continue
+            value = attributes.get(argument.name)
+            if "List" in kind:
+                value, given = given, []
+            elif given:
+                value = given.pop(0)
+        elif argument.name in attributes:
+            value = attributes[argument.name]
+            if isinstance(value, str) and "str" not in kind and isinstance(getattr(torch, value, None), torch.dtype):
+                value = getattr(torch, value)
+        else:
+            continue
+        if number == len(args) and not argument.kwarg_only:
+            args.append(value)
+        else:
+            kwargs[argument.name] = value
+    return tuple(args), kwargs
 
 
 class _Edits:
@@ -295,7 +325,8 @@ class _Edits:
                 name, _, overload = new.type.partition(".")
                 target = getattr(getattr(getattr(torch.ops, new.domain or "aten"), name), overload or "default")
                 inputs = [self._input(entry, known, node) for entry in new.inputs]
-                made = self._module.graph.call_function(target, tuple(inputs), dict(new.attributes))
+                args, kwargs = _arguments(target, inputs, new.attributes)
+                made = self._module.graph.call_function(target, args, kwargs)
                 for number, result in enumerate(new.outputs):
                     known[result] = made if len(new.outputs) == 1 else self._result(made, number)
         if len(op.outputs) == 1:
