@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ozgraph.api import analyze, bench, eliminate, find_groups, load, prune, verify
     from ozgraph.errors import OzgraphError
+    from ozgraph.exporting import export
     from ozgraph.frontends.torch import capture
     from ozgraph.graph import Graph
+    from ozgraph.inplace import shrink_
     from ozgraph.target import Target
 
 __version__ = "0.1.0"
@@ -31,9 +33,11 @@ __all__ = [
     "bench",
     "capture",
     "eliminate",
+    "export",
     "find_groups",
     "load",
     "prune",
+    "shrink_",
     "verify",
 ]
 
@@ -45,9 +49,11 @@ _HOMES = {
     "bench": "ozgraph.api",
     "capture": "ozgraph.frontends.torch",
     "eliminate": "ozgraph.api",
+    "export": "ozgraph.exporting",
     "find_groups": "ozgraph.api",
     "load": "ozgraph.api",
     "prune": "ozgraph.api",
+    "shrink_": "ozgraph.inplace",
     "verify": "ozgraph.api",
 }
 

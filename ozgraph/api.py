@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
     import torch
+    from torch import fx
 
     Source = str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model
 
@@ -101,17 +102,28 @@ class PruneResult:
 
     Attributes:
         report: plain data, for people and JSON.
-        model: the smaller model.
+        model: the smaller model: an ``onnx_ir.Model``, or a ``torch.fx.GraphModule`` for a captured graph.
         state: everything that was found on the way.
     """
 
     report: PruneReport
-    model: onnx_ir.Model
+    model: Any
     state: State
+
+    def to_module(self) -> fx.GraphModule:
+        """The pruned PyTorch module: original names, its own tensors; it trains, saves and compiles like any other.
+
+        Raises:
+            UsageError: the model was no captured PyTorch module.
+        """
+        if self.state.graph.dialect != "aten":
+            raise UsageError("only what was captured from PyTorch goes back to PyTorch; this is an ONNX model")
+        module: fx.GraphModule = self.model
+        return module
 
 
 def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool = False) -> Graph:
-    """Read an ONNX model; no weight is read and nothing is changed.
+    """Read an ONNX model or a saved ``torch.export`` program (``.pt2``); no weight is read and nothing is changed.
 
     Args:
         source: a path, the bytes of a file, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; a graph comes back as is.
@@ -127,6 +139,12 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         if shapes:
             raise UsageError("shapes are bound when a model is loaded; give them to ozgraph.load")
         return source
+    if hasattr(source, "named_parameters"):
+        raise UsageError(
+            f"{type(source).__name__} is a PyTorch module: capture it first, ozgraph.capture(module, example_inputs)"
+        )
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".pt2"):
+        return _load_program(source, shapes, simplify)
     from ozgraph.frontends import onnx as frontend
 
     graph = frontend.load(source, shapes=shapes)
@@ -148,6 +166,19 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
     # The simplified model stands for the files that it was made from.
     smaller.origin.files, smaller.origin.external = graph.origin.files, graph.origin.external
     return smaller
+
+
+def _load_program(path: str | os.PathLike[str], shapes: Shapes | None, simplify: bool) -> Graph:
+    """Read a saved ``torch.export`` program."""
+    if shapes or simplify:
+        raise UsageError(f"{os.fspath(path)}: shapes and simplify are for ONNX; a .pt2 file has its own shapes")
+    try:
+        from ozgraph.frontends.torch_files import load as load_program
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError(f"{os.fspath(path)}: reading it needs torch: pip install 'ozgraph[torch]'") from None
+    return load_program(path)
 
 
 def analyze(
@@ -233,6 +264,7 @@ def prune(
     min_kept: int = 1,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
+    uniform: bool = False,
     rescale: bool = False,
     allow_io: AllowIo = False,
     max_drift: float | None = None,
@@ -268,6 +300,8 @@ def prune(
     _refuse(output, model)
     graph = _runnable(_loaded(model, shapes, simplify, progress))
     _refuse(output, graph)
+    if graph.dialect != "onnx" and (max_drift is not None or (target is not None and target.latency is not None)):
+        raise UsageError("drift and latency are measured in onnxruntime: export the module, then prune the file")
     state = State(graph)
     _run(_pipeline(_analysis(rescale, allow_io), ()), state, verify_each, print_after, progress)
     select = Select(
@@ -279,6 +313,7 @@ def prune(
         min_kept=min_kept,
         include=tuple(include),
         exclude=tuple(exclude),
+        uniform=uniform,
     )
     if target is not None and target.latency is not None:
         from ozgraph.passes.search import macs_for_latency
@@ -439,6 +474,10 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
     """Say that an output cannot be written before any work is done."""
     if output is None:
         return
+    if isinstance(model, Graph) and model.dialect == "aten":
+        raise UsageError(
+            "what comes from PyTorch has no file of its own: take to_module() of the result, or export the module"
+        )
     from ozgraph.backends.files import refuse
 
     forbid: Iterable[str | os.PathLike[str]] = ()
@@ -450,9 +489,11 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
 
 
 def _result(state: State, output: str | os.PathLike[str] | None) -> PruneResult:
+    path = None if output is None else os.fspath(output)
+    if state.graph.dialect == "aten":
+        return PruneResult(prune_report(state, path), state.module, state)
     from ozgraph.backends.onnx import apply
 
-    path = None if output is None else os.fspath(output)
     return PruneResult(prune_report(state, path), apply(state.graph, state.plan), state)
 
 

@@ -165,6 +165,11 @@ class Graph:
     origin: Any = None
 
     @property
+    def dialect(self) -> str:
+        """The operators that it is made of: ``onnx``, or ``aten`` where it was captured from PyTorch."""
+        return str(getattr(self.origin, "dialect", "onnx"))
+
+    @property
     def constants(self) -> Iterator[Value]:
         """Values with a weight behind them."""
         return (value for value in self.values.values() if value.constant is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
@@ -30,7 +30,9 @@ class Select(Pass):
     1. Families that are inactive, excluded or given back are left alone.
     2. Slots are scored, normalised, and taken in ascending order, in blocks where ``round_to`` asks for it; each
        family keeps ``min_kept`` slots and every axis at least one position.
-    3. The shortest prefix that meets the target is chosen: never less, more by at most one slot or block.
+    3. Where ``uniform`` asks for it, families that are alike (the same size, the same weights in the same places) go
+       block by block together, each with its own lowest slots.
+    4. The shortest prefix that meets the target is chosen: never less, more by at most one slot or block.
     """
 
     name: ClassVar[str] = "select"
@@ -57,6 +59,10 @@ class Select(Pass):
         default=(), metadata={"help": "leave families alone with a tensor or node that matches this glob"}
     )
 
+    uniform: bool = field(
+        default=False, metadata={"help": "remove the same number of slots from families that are alike, as layers are"}
+    )
+
     def run(self, state: State) -> bool:
         """Fill ``state.chosen``.
 
@@ -71,14 +77,15 @@ class Select(Pass):
                 f"the target cannot be met: at most {most:.1%} can be removed with these options; "
                 f"lower the target, or see 'ozgraph analyze' for what holds the rest back"
             )
-        low, high = 0, len(ranking.blocks)
+        ends = ranking.ends
+        low, high = 0, len(ends) - 1
         while low < high:
             middle = (low + high) // 2
-            if wanted(ranking.removal(middle)):
+            if wanted(ranking.removal(ends[middle])):
                 high = middle
             else:
                 low = middle + 1
-        state.chosen = ranking.removal(low)
+        state.chosen = ranking.removal(ends[low])
         return bool(state.chosen)
 
     def rank(self, state: State) -> Ranking:
@@ -95,6 +102,10 @@ class Select(Pass):
         protected = _protected(state, scored)
         for family in families:
             blocks.extend(self._blocks(state, family, scored[family], protected, len(blocks)))
+        if self.uniform:
+            steps = _together(blocks)
+            ends = [0, *np.cumsum([len(step) for step in steps]).tolist()]
+            return Ranking(state, [block for step in steps for block in step], ends)
         blocks.sort(key=lambda block: block[:2])
         return Ranking(state, [(family, mask) for _, _, family, mask in blocks])
 
@@ -178,10 +189,19 @@ class Select(Pass):
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Blocks of slots in the order in which they would go."""
+    """Blocks of slots in the order in which they would go.
+
+    Attributes:
+        ends: how many blocks may go, ascending from 0; those in between would leave alike families apart.
+    """
 
     state: State
     blocks: list[tuple[Family, Mask]]
+    ends: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ends:
+            object.__setattr__(self, "ends", range(len(self.blocks) + 1))
 
     def removal(self, count: int) -> Removal:
         """The first ``count`` blocks as a removal."""
@@ -189,6 +209,25 @@ class Ranking:
         for family, mask in self.blocks[:count]:
             removal.add(family.atom, mask)
         return removal
+
+
+def _together(blocks: Iterable[tuple[float, int, Family, Mask]]) -> list[list[tuple[Family, Mask]]]:
+    """Blocks of families that are alike, the nth of each at once, in the order of their mean scores."""
+    kinds: dict[tuple[object, ...], dict[Family, list[tuple[float, Mask]]]] = {}
+    for score, _, family, mask in blocks:
+        kinds.setdefault(_kind(family), {}).setdefault(family, []).append((score, mask))
+    steps: list[tuple[float, int, list[tuple[Family, Mask]]]] = []
+    for alike in kinds.values():
+        for rank in zip(*alike.values(), strict=False):
+            step = [(family, mask) for family, (_, mask) in zip(alike, rank, strict=True)]
+            steps.append((float(np.mean([score for score, _ in rank])), len(steps), step))
+    return [step for _, _, step in sorted(steps, key=lambda step: step[:2])]
+
+
+def _kind(family: Family) -> tuple[object, ...]:
+    """What families of layers that are alike have in common."""
+    places = sorted((member.value.shape or (), member.axis, member.role) for member in family.members)
+    return family.atom.size, family.exactness, tuple(places)
 
 
 def _matches(names: set[str], globs: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import KeysView
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,7 @@ class State:
         folded: those of them that carry a constant into a bias.
         plan: the rewrite.
         verification: how the comparison went.
+        module: the pruned module that verification ran; of captured graphs only.
         given_back: families that verification or elimination froze.
         scanned: what every position of a constant's axis consists of in the file, NaN where that differs; shared by
             trials of the same model.
@@ -125,6 +126,7 @@ class State:
     folded: Removal = field(default_factory=lambda: Removal(0))
     plan: Plan = field(default_factory=Plan)
     verification: VerifyReport | None = None
+    module: Any = None
     given_back: list[FrozenRow] = field(default_factory=list)
     scanned: dict[tuple[Value, int], npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
     facts: set[str] = field(default_factory=set)

@@ -17,13 +17,14 @@ from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationErr
 from ozgraph.graph import Array, Graph
 from ozgraph.passes.eliminate import Eliminate, kept_positions
 from ozgraph.passes.freeze import Freeze
-from ozgraph.passes.hold import give_back, only
+from ozgraph.passes.hold import give_back
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pass, Pipeline, Progress
 from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.promise import silenced
 from ozgraph.passes.prove_dead import ProveDead, zeroing
 from ozgraph.passes.state import State
+from ozgraph.passes.trials import Bench, failed
 from ozgraph.results import VerifyReport
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Verify(Pass):
             VerificationError: nothing that the inputs reach varies, so that agreement would prove nothing.
         """
         with tempfile.TemporaryDirectory(prefix="ozgraph-verify-") as folder:
-            bench = _Bench(state, self, Path(folder))
+            bench = _bench(state, self, Path(folder))
             bench.check_reading()
             while True:
                 report = self._attempt(bench)
@@ -86,7 +87,7 @@ class Verify(Pass):
                 culprit = bench.culprit()
                 self._give_back(state, culprit, report.failure or "")
 
-    def _attempt(self, bench: _Bench) -> VerifyReport:
+    def _attempt(self, bench: Bench) -> VerifyReport:
         atoms = bench.atoms
         trials: list[list[Atom]] = []
         shuffled = np.random.default_rng(self.seed)
@@ -119,21 +120,28 @@ class Verify(Pass):
                 continue
 
 
-class _Bench:
+def _bench(state: State, options: Verify, folder: Path) -> Bench:
+    """What compares models of the state's dialect."""
+    if state.graph.dialect == "onnx":
+        return _Bench(state, options, folder)
+    from ozgraph.passes.verify_torch import TorchBench
+
+    for name in ("inputs", "exact", "output"):
+        if getattr(options, name):
+            raise UsageError(f"{name!r} is for ONNX models; a captured module is verified in float64, on its inputs")
+    return TorchBench(state)
+
+
+class _Bench(Bench):
     """Builds trial models in a temporary folder and compares them."""
 
     def __init__(self, state: State, options: Verify, folder: Path) -> None:
-        self._state = state
+        super().__init__(state)
         self._options = options
         self._folder = folder
         self._inputs = _read_inputs(options.inputs, state)
         self._count = 0
         self._evidence: tuple[str, ...] = ()
-
-    @property
-    def atoms(self) -> list[Atom]:
-        """Atoms that lose slots, in the order of the model."""
-        return [atom for atom in self._state.weight_atoms if self._state.removed.count(atom)]
 
     def check_reading(self) -> None:
         """Compare the model as it was read with its source, where reading changed more than names and constants.
@@ -159,19 +167,9 @@ class _Bench:
                 "nothing was written; report this"
             )
 
-    def compare(self, atoms: Sequence[Atom]) -> VerifyReport:
-        """The model with only these families pruned against the original with only these zeroed."""
-        try:
-            trial = self._restricted(atoms)
-            return self._against_original(trial, self._write(trial))
-        except VerificationError as error:
-            if "--inputs" in str(error):
-                raise
-            return _failed(str(error))
-        except (UsageError, ModelError):
-            raise  # about the original or its inputs, not about the pruning
-        except Exception as error:  # a wrong rule or pass may fail anywhere: that is a mismatch, and has a family
-            return _failed(f"{type(error).__name__}: {error}")
+    def trial(self, trial: State) -> VerifyReport:
+        """A trial file against the original with only its families zeroed."""
+        return self._against_original(trial, self._write(trial))
 
     def finish(self, output: Path | None) -> VerifyReport:
         """All families together; the compared file gets the output's name if it agrees."""
@@ -195,29 +193,8 @@ class _Bench:
         except VerificationError as error:
             if "--inputs" in str(error):
                 raise
-            return _failed(str(error))
+            return failed(str(error))
         return reports[-1]
-
-    def culprit(self) -> Atom:
-        """The first family in the order of the model whose removal, with those before it, does not agree."""
-        atoms = self.atoms
-        low, high = 0, len(atoms) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if self.compare(atoms[: middle + 1]).equal:
-                low = middle + 1
-            else:
-                high = middle
-        return atoms[low]
-
-    def _restricted(self, atoms: Sequence[Atom]) -> State:
-        """The state with only some families chosen and removed."""
-        state, wanted = self._state, set(atoms)
-        trial = replace(state, chosen=only(state, state.chosen, wanted), timings={}, facts=set(state.facts))
-        ProveDead().run(trial)
-        trial.removed = only(state, trial.removed, wanted)
-        Eliminate().run(trial)
-        return trial
 
     def _write(self, trial: State) -> Path:
         from ozgraph.backends.files import check
@@ -358,10 +335,6 @@ def _read_inputs(path: Path | None, state: State) -> list[dict[str, Array]] | No
     from ozgraph.numerics.inputs import load_inputs
 
     return load_inputs(Path(os.fspath(path)), state.graph)
-
-
-def _failed(why: str) -> VerifyReport:
-    return VerifyReport(float("inf"), 0.0, 1e-5, (), 0, why)
 
 
 def _worst(reports: Sequence[VerifyReport]) -> VerifyReport:

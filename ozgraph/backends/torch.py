@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ozgraph.backends.torch_modes import with_modes
 from ozgraph.errors import PassError
+from ozgraph.frontends.torch_graph import INLINED
 from ozgraph.frontends.torch_origin import TorchOrigin
 from ozgraph.graph import Array, Graph, Op, Value
 from ozgraph.plan import NewOp, Plan, Zeroing
@@ -34,10 +35,11 @@ def to_module(graph: Graph, plan: Plan, *, modes: bool = True) -> fx.GraphModule
         modes: look at the module in train mode too; without it the result computes what eval mode does.
     """
     origin: TorchOrigin = graph.origin
-    module = _unlifted(origin)
-    _Edits(graph, plan, module).apply()
+    module = unlifted(origin)
+    edits = _Edits(graph, plan, module)
+    edits.apply()
     if modes:
-        with_modes(module, origin)
+        with_modes(module, origin, edits.moved)
     module.graph.eliminate_dead_code(_is_impure)
     module.graph.lint()
     module.recompile()
@@ -69,11 +71,11 @@ def sliced(tensor: Tensor, cuts: Mapping[int, Array]) -> Tensor:
     return found
 
 
-def _unlifted(origin: TorchOrigin) -> fx.GraphModule:
+def unlifted(origin: TorchOrigin) -> fx.GraphModule:
     """The program as a module of its own, its weights the original's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = origin.program.module()
+        exported = origin.program.module(check_guards=False)
         return fx.GraphModule(exported, exported.graph, type(origin.module).__name__)
 
 
@@ -83,6 +85,36 @@ def _is_impure(node: fx.Node) -> bool:
         return True
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)
+
+
+def _arguments(
+    target: Any, tensors: Sequence[Any], attributes: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Operands and attributes in the places that the schema has for them; what is left out takes its default."""
+    given = list(tensors)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for number, argument in enumerate(target._schema.arguments):
+        kind = str(argument.type)
+        if "Tensor" in kind:
+            if not given and argument.name not in attributes:
+                continue
+            value = attributes.get(argument.name)
+            if "List" in kind:
+                value, given = given, []
+            elif given:
+                value = given.pop(0)
+        elif argument.name in attributes:
+            value = attributes[argument.name]
+            if isinstance(value, str) and "str" not in kind and isinstance(getattr(torch, value, None), torch.dtype):
+                value = getattr(torch, value)
+        else:
+            continue
+        if number == len(args) and not argument.kwarg_only:
+            args.append(value)
+        else:
+            kwargs[argument.name] = value
+    return tuple(args), kwargs
 
 
 class _Edits:
@@ -97,6 +129,43 @@ class _Edits:
         }
         self._moved: dict[Value, fx.Node] = {}
         self._made = 0
+        self._inlined = self._inline(
+            {self._origin.nodes.get(op) for op in (*plan.rewrites, *plan.replacements, *(op for op, _ in plan.takes))}
+        )
+
+    def moved(self, original: fx.Node) -> fx.Node | None:
+        """The call that stands in the module for a node of the program; None where it was replaced."""
+        node = self._inlined.get(original)
+        if node is None and original.graph is self._origin.program.graph:
+            node = self._by_name.get(original.name)
+        return node if node is not None and node.target is original.target and not node._erased else None
+
+    def _inline(self, wanted: set[fx.Node | None]) -> dict[fx.Node, fx.Node]:
+        """Put the calls of nested graphs in line where some of them are to change: node of the program -> node here."""
+        found: dict[fx.Node, fx.Node] = {}
+        for node in list(self._module.graph.nodes):
+            position = INLINED.get(str(node.target)) if node.op == "call_function" else None
+            if position is None:
+                continue
+            nested = getattr(self._module, str(node.args[position].target))
+            if wanted.isdisjoint(nested.graph.nodes):
+                continue
+            holders = [inner for inner in nested.graph.nodes if inner.op == "placeholder"]
+            copied = dict(zip(holders, node.args[position + 1 :], strict=True))
+            with self._module.graph.inserting_before(node):
+                results = self._module.graph.graph_copy(nested.graph, copied)
+                if str(node.target) == "wrap_with_set_grad_enabled" and not node.args[0]:
+                    results = fx.map_arg(results, self._detached)
+            found.update(copied)
+            self._by_name.update((inner.name, mine) for inner, mine in copied.items() if inner.op == "call_function")
+            for user in list(node.users):
+                user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
+                self._module.graph.erase_node(user)
+            self._module.graph.erase_node(node)
+        return found
+
+    def _detached(self, node: fx.Node) -> fx.Node:
+        return self._module.graph.call_function(torch.ops.aten.detach.default, (node,))
 
     def apply(self) -> None:
         self._weights()
@@ -150,8 +219,8 @@ class _Edits:
     def _node(self, op: Op) -> fx.Node:
         """The node of an operator in the module's graph."""
         original = self._origin.nodes.get(op)
-        node = self._by_name.get(original.name) if original is not None else None
-        if node is None or node.target is not original.target:  # type: ignore[union-attr]
+        node = self.moved(original) if original is not None else None
+        if node is None:
             raise PassError(f"{op.name!r} does not stand in the captured program and cannot be rewritten")
         return node
 
@@ -281,21 +350,3 @@ class _Edits:
         if isinstance(entry, str):
             return known[entry] if entry in known else self._of(self._graph.values[entry])
         return self._constant(node, np.asarray(entry))
-
-
-def _arguments(
-    target: Any, operands: list[Any], attributes: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call's arguments: operands are its tensors in the order of the schema, attributes all others by name."""
-    places = [argument for argument in target._schema.arguments if "Tensor" in str(argument.type)]
-    if any("List" in str(argument.type) for argument in places):
-        return tuple(operands), dict(attributes)
-    tensors = {argument.name: operand for argument, operand in zip(places, operands, strict=False)}
-    given = {**tensors, **attributes}
-    ordered = [argument.name for argument in target._schema.arguments if argument.name in given]
-    leading = []
-    for argument in target._schema.arguments:
-        if argument.name not in given or argument.kwarg_only:
-            break
-        leading.append(given[argument.name])
-    return tuple(leading), {name: given[name] for name in ordered[len(leading) :]}

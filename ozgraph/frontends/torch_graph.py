@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from ozgraph.frontends.torch_aliases import Aliases
 from ozgraph.frontends.torch_origin import TorchConstant, TorchOrigin, Weight, numpy_dtype
@@ -26,7 +26,7 @@ VERSION = 1
 """What ``Op.version`` says of every ATen operator."""
 
 _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"})
-_INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Higher-order operators that run a nested graph as it stands, with the position of the graph."""
 
 _CHECKS = ("_assert", "sym_constrain_range")
@@ -58,6 +58,12 @@ class _Builder:
     def graph(self, name: str) -> Graph:
         inputs, constants = self._placeholders()
         results = self._run(self._program.graph)
+        user = [spec.kind is OutputKind.USER_OUTPUT for spec in self._program.graph_signature.output_specs]
+        self._origin.leaves_out = [
+            self._aliases.read(result) if isinstance(result, Value) else None
+            for result, given in zip(results, user, strict=True)
+            if given
+        ]
         outputs = [self._aliases.read(value) for value in _tensors(results)]
         # A buffer that a run writes is part of the signature: what comes in, and what goes out to the next run.
         for value in constants:
@@ -124,8 +130,10 @@ class _Builder:
                 value = self._env[node] = self._value(node.name, found)
                 self._origin.values[value] = (node, None)
                 inputs.append(value)
+                self._origin.leaves_in.append(value)
             else:
                 self._env[node] = _number(found, node.name)
+                self._origin.leaves_in.append(None)
         return inputs, list(constants.values())
 
     def _value(self, name: str, like: Any) -> Value:
@@ -193,7 +201,7 @@ class _Builder:
     def _higher_order(self, node: fx.Node, target: torch._ops.HigherOrderOperator) -> Any:
         arguments = fx.map_arg(node.args, self._env.__getitem__)
         name = str(target)
-        position = _INLINED.get(name)
+        position = INLINED.get(name)
         if position is None:
             return self._enter(node, name, "higher_order", list(_tensors(arguments)), {})
         nested = arguments[position]

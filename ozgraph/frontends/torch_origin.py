@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -117,9 +117,14 @@ class TorchOrigin:
             says what a write in place did to other views of the same memory; it needs no rewriting.
         values: value -> (fx node, result number or None): where it comes from in the program.
         weights: constant -> what it is in the module.
+        leaves_in, leaves_out: what the leaves of the inputs and of what the module returns are in the graph, in order;
+            None for numbers.
         dynamic_shapes: as the caller gave them.
         files: none; a captured graph was not read from any file.
+        dialect: see :attr:`ozgraph.graph.Graph.dialect`.
     """
+
+    dialect: ClassVar[str] = "aten"
 
     program: torch.export.ExportedProgram
     module: torch.nn.Module
@@ -128,5 +133,7 @@ class TorchOrigin:
     nodes: dict[Op, fx.Node] = field(default_factory=dict)
     values: dict[Value, tuple[fx.Node, int | None]] = field(default_factory=dict)
     weights: dict[Value, Weight] = field(default_factory=dict)
+    leaves_in: list[Value | None] = field(default_factory=list)
+    leaves_out: list[Value | None] = field(default_factory=list)
     dynamic_shapes: Any = None
     files: frozenset[str] = frozenset()

@@ -18,7 +18,7 @@ def left_alone(module: torch.nn.Module, *, training: bool) -> Iterator[None]:
 
     The fused kernels that inference takes in place of attention layers, and compiled forwards, are off meanwhile.
     """
-    before = [(part, dict(part.__dict__), _contents(part)) for part in module.modules()]
+    before = [(part, dict(part.__dict__), contents(part)) for part in module.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -30,10 +30,10 @@ def left_alone(module: torch.nn.Module, *, training: bool) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for part, attributes, contents in before:
+        for part, attributes, containers in before:
             part.__dict__.clear()
             part.__dict__.update(attributes)
-            for held, content in contents:
+            for held, content in containers:
                 if isinstance(held, list):
                     held[:] = content
                 else:
@@ -41,7 +41,7 @@ def left_alone(module: torch.nn.Module, *, training: bool) -> Iterator[None]:
                     held.update(content)
 
 
-def _contents(part: torch.nn.Module) -> list[tuple[Any, Any]]:
+def contents(part: torch.nn.Module) -> list[tuple[Any, Any]]:
     """Lists and dicts that a module holds (parameters, hooks, caches), each with a copy of what is in it."""
     found: list[tuple[Any, Any]] = []
     for held in part.__dict__.values():

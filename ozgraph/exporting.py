@@ -1,0 +1,204 @@
+"""From a PyTorch module to an ONNX file without what is zero in it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ozgraph.api import eliminate
+from ozgraph.errors import ModelError, UsageError, VerificationError
+from ozgraph.graph import Array
+from ozgraph.passes.manager import Progress
+from ozgraph.results import PruneReport
+
+if TYPE_CHECKING:
+    import torch
+
+_LIMIT = 1e-5
+_GAPS = 3.0
+"""How many times what PyTorch and onnxruntime differ by on the unpruned model the pruned one may differ by."""
+
+
+def export(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] | torch.Tensor,
+    path: str | os.PathLike[str],
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_shapes: Any = None,
+    opset_version: int | None = None,
+    external_data: bool | None = None,
+    progress: Progress | None = None,
+) -> PruneReport:
+    """Write a module as ONNX in eval mode, less everything that is zero in it and has no effect.
+
+    Torch exports the module as it is, unoptimised, so that parameters keep their names; then every slot that is proved
+    dead goes. The file gets its name once onnxruntime has run it against the unpruned model, and against what PyTorch
+    computes: within 1e-5 of the spread of the outputs, or three times what the two differ by on the unpruned model.
+    The module is left as it was.
+
+    Args:
+        args, kwargs: example inputs; a single tensor stands for a tuple of one.
+        path: the file to write.
+        input_names, output_names: names of the inputs and outputs in the file, in order.
+        dynamic_shapes: which axes of the inputs vary, as ``torch.export.export`` takes it.
+        opset_version: of the file; default: torch's.
+        external_data: keep the weights beside the file; default: where they exceed 1.5 GiB.
+        progress: told what is going on.
+
+    Raises:
+        UsageError: the inputs do not fit the module, or the file cannot be written.
+        ModelError: torch cannot export the module.
+        VerificationError: PyTorch and onnxruntime do not agree.
+    """
+    from ozgraph.backends.files import check, refuse, write
+    from ozgraph.backends.onnx import apply
+    from ozgraph.frontends.torch import exported, unwrapped
+
+    refuse(path)
+    inner = unwrapped(module)
+    arguments = (args,) if not isinstance(args, (tuple, list)) else tuple(args)
+    keywords = dict(kwargs or {})
+    if progress is not None:
+        progress("export", None, None)
+    program = exported(inner, arguments, keywords, dynamic_shapes, training=False)
+    with tempfile.TemporaryDirectory(prefix="ozgraph-export-") as folder:
+        whole = Path(folder) / f"{type(inner).__name__}.onnx"
+        _to_onnx(program, arguments, keywords, whole, input_names, output_names, dynamic_shapes, opset_version)
+        result = eliminate(whole, progress=progress)
+        judge = _Judge(inner, (arguments, keywords), whole)
+
+        def verified(temporary: str) -> None:
+            check(temporary)
+            judge.compare(Path(temporary))
+
+        state = result.state
+        model = apply(state.graph, state.plan)
+        model.meta["ozgraph.external"] = False  # the temporary file may have kept its weights beside it
+        written = write(model, path, external=external_data, verify=verified)
+    error, gap, limit = judge.found
+    return replace(
+        result.report,
+        output=written,
+        max_relative_error=max(result.report.max_relative_error, error),
+        limit=max(result.report.limit, limit),
+        notes=(*result.report.notes, f"PyTorch and onnxruntime differ by {error:.2g}, unpruned by {gap:.2g}"),
+    )
+
+
+def _to_onnx(
+    program: torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    path: Path,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    dynamic_shapes: Any,
+    opset_version: int | None,
+) -> None:
+    import torch
+
+    from ozgraph.frontends.torch_faults import first_line
+    from ozgraph.frontends.torch_quiet import quiet
+
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UsageError("torch exports ONNX with onnxscript, which is missing: pip install 'ozgraph[torch]'") from None
+    try:
+        with torch.no_grad(), quiet():
+            torch.onnx.export(
+                program,
+                args,
+                str(path),
+                kwargs=kwargs,
+                input_names=input_names,
+                output_names=output_names,
+                dynamic_shapes=dynamic_shapes,
+                opset_version=opset_version,
+                external_data=sum(t.numel() * t.element_size() for t in program.state_dict.values()) > 1 << 30,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+            )
+    except Exception as error:
+        reasons = [first_line(error)]
+        cause = error.__cause__
+        while cause is not None:
+            reasons.append(first_line(cause))
+            cause = cause.__cause__
+        raise ModelError(
+            f"torch cannot export {path.stem} to ONNX: {reasons[-1]}; "
+            "write that part with other operators, or give another opset_version"
+        ) from error
+
+
+class _Judge:
+    """What PyTorch computes, and how far onnxruntime is from it on the unpruned model."""
+
+    def __init__(self, module: torch.nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], whole: Path) -> None:
+        from torch import Tensor
+        from torch.utils import _pytree as pytree
+
+        from ozgraph.numerics.torch_compare import SEEDS, arrays
+        from ozgraph.numerics.torch_runs import run, varied
+
+        runs = [varied(inputs, seed) for seed in SEEDS]
+        self._given = [arrays([leaf for leaf in pytree.tree_leaves(each) if isinstance(leaf, Tensor)]) for each in runs]
+        self._wanted = [
+            [leaf for leaf in arrays(run(module, each, double=False)) if isinstance(leaf, np.ndarray)] for each in runs
+        ]
+        self._name = type(module).__name__
+        self._gap = self._error(whole)
+        widest = max((np.finfo(leaf.dtype).eps for leaf in self._wanted[0] if leaf.dtype.kind == "f"), default=0.0)
+        if not self._gap <= max(_LIMIT, _GAPS * float(widest) ** 0.5):
+            raise VerificationError(
+                f"the ONNX model that torch makes of {self._name} does not compute what PyTorch does: they differ by "
+                f"{self._gap:.2g} of the spread before anything is pruned; nothing was written; report it to torch"
+            )
+        self.found = (0.0, self._gap, max(_LIMIT, _GAPS * self._gap))
+
+    def compare(self, pruned: Path) -> None:
+        """Compare a pruned file.
+
+        Raises:
+            VerificationError: it differs from PyTorch by more than the limit.
+        """
+        error, limit = self._error(pruned), max(_LIMIT, _GAPS * self._gap)
+        self.found = (error, self._gap, limit)
+        if not error <= limit:
+            raise VerificationError(
+                f"the pruned file differs from what {self._name} computes in PyTorch by {error:.2g} of its spread "
+                f"(limit {limit:.2g}); nothing was written; report this"
+            )
+
+    def _error(self, path: Path) -> float:
+        """The largest difference to PyTorch over all outputs and runs, over the spread of the output."""
+        from ozgraph.numerics.measure import gap, liveliness, mismatch
+        from ozgraph.numerics.sessions import open_session
+
+        session = open_session(path)
+        names = [argument.name for argument in session.native.get_inputs()]
+        worst = 0.0
+        results: list[list[Array]] = []
+        for given in self._given:
+            if len(given) != len(names):
+                raise ModelError(f"torch exported {len(names)} inputs of the {len(given)} that {self._name} has")
+            results.append(session.native.run(None, dict(zip(names, given, strict=True))))
+        for number in range(len(self._wanted[0])):
+            mine, theirs = [row[number] for row in self._wanted], [row[number] for row in results]
+            for left, right in zip(mine, theirs, strict=True):
+                difference = mismatch(left, right)
+                if difference is not None and left.dtype.kind == "f":
+                    return float("inf")
+            alive = liveliness(mine)
+            worst = max(worst, gap(mine, theirs, alive, _LIMIT, moving=alive.spread > 0).error)
+        return worst

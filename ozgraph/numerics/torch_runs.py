@@ -1,0 +1,131 @@
+"""Run PyTorch modules in float64 without touching them, on inputs like the example.
+
+Importing this module imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ozgraph.frontends.torch_quiet import left_alone, quiet
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+_LOOKED_AT = 4096
+"""Elements that tell a mask of two numbers from data."""
+
+_NARROW = (torch.float16, torch.bfloat16, torch.float32)
+
+
+class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Every operator computes in float64, whatever precision the module's Python casts to in between."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._assert_tensor_metadata.default:
+            return None
+        if not func._schema.is_mutable:
+            args, kwargs = pytree.tree_map(_widened, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _widened(item: Any) -> Any:
+    if isinstance(item, Tensor) and item.dtype in _NARROW:
+        return item.double()
+    return torch.float64 if isinstance(item, torch.dtype) and item in _NARROW else item
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Compute in float64: constants, casts and tensors made on the way."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Double():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def tensors_of(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers under all their names."""
+    found: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    found.update(module.named_buffers(remove_duplicate=False))
+    return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def run(
+    module: torch.nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None, *, double: bool = True
+) -> list[Any]:
+    """The leaves of what a module returns in eval mode, with some of its tensors replaced; the module stays as it is.
+
+    Args:
+        changed: tensors by name; a tensor that has several names is replaced under all of them.
+        double: compute in float64.
+    """
+    held = tensors_of(module)
+    by_tensor = {id(held_by): (changed or {})[name] for name, held_by in _named(module) if name in (changed or {})}
+    copies: dict[int, Tensor] = {}
+    for name, tensor in _named(module):
+        if id(tensor) not in copies:
+            fresh = by_tensor.get(id(tensor), held[name]).detach()
+            wide = double and fresh.dtype in _NARROW
+            # Buffers that a run writes to are written to a copy.
+            copies[id(tensor)] = fresh.double() if wide else fresh.clone()
+    tensors = {name: copies[id(tensor)] for name, tensor in _named(module)}
+    args, kwargs = pytree.tree_map_only(Tensor, _input_double if double else torch.clone, inputs)
+    with left_alone(module, training=False), quiet():
+        if double:
+            with in_double():
+                results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
+        else:
+            results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
+    return list(pytree.tree_leaves(results))
+
+
+def _input_double(tensor: Tensor) -> Tensor:
+    return tensor.detach().double() if tensor.dtype in _NARROW else tensor.detach().clone()
+
+
+def _named(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def varied(inputs: Inputs, seed: int) -> Inputs:
+    """Other inputs of the same kind; seed 0 gives the example itself.
+
+    Floating inputs move by noise as wide as their own spread (by one where they are constant), integers are drawn
+    anew from the range that the example has; masks, flags and what is not finite stay.
+    """
+    if seed == 0:
+        return inputs
+    generator = torch.Generator().manual_seed(seed)
+
+    def other(tensor: Tensor) -> Tensor:
+        if tensor.numel() == 0 or tensor.is_meta or tensor.dtype is torch.bool or tensor.is_complex():
+            return tensor
+        here = tensor.detach().cpu()
+        if not tensor.is_floating_point():
+            low, high = int(here.min()), int(here.max())
+            return torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor)
+        finite = torch.isfinite(here)
+        known = here[finite].double()
+        distinct = len(set(known.flatten().tolist()[:_LOOKED_AT]))
+        if known.numel() == 0 or (distinct == 2 and known.numel() > 2):
+            return tensor
+        width = float(known.std()) if distinct > 1 else 1.0
+        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * width
+        moved = here.double() + noise
+        if distinct > 1 and float(known.min()) >= 0:
+            moved = moved.abs()
+        return torch.where(finite, moved, here.double()).to(tensor)
+
+    args, kwargs = pytree.tree_map_only(Tensor, other, inputs)
+    return args, kwargs

@@ -1,0 +1,88 @@
+"""Verification of captured modules: the zeroed original against the pruned GraphModule, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ozgraph.errors import UsageError, VerificationError
+from ozgraph.graph import Array
+from ozgraph.passes.eliminate import kept_positions
+from ozgraph.passes.promise import silenced
+from ozgraph.passes.prove_dead import zeroing
+from ozgraph.passes.state import State
+from ozgraph.passes.trials import Bench, failed
+from ozgraph.plan import Plan
+from ozgraph.results import VerifyReport
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_LIMIT = 1e-12
+_ROUNDINGS = 4
+"""Roundings of its own precision that a number which pruning stores may be off, in a plan that stores any."""
+
+
+class TorchBench(Bench):
+    """Runs the caller's own module, with zeros in place of members, and pruned GraphModules."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        meta = [value.name for value in state.graph.constants if value.is_float and not value.readable]
+        if meta:
+            raise UsageError(
+                f"{meta[0]!r} is on the meta device: a pruning of {state.graph.name} cannot be verified without "
+                "weights; load them, or stop at analyze"
+            )
+
+    def trial(self, trial: State) -> VerifyReport:
+        """Without the choices that follow ``.training``, which eval mode does not see."""
+        from ozgraph.backends.torch import to_module
+
+        return self._against_original(trial, to_module(trial.graph, trial.plan, modes=False))
+
+    def finish(self, output: Path | None) -> VerifyReport:
+        """The module that the caller gets, kept in ``state.module``."""
+        from ozgraph.backends.torch import to_module
+
+        try:
+            module = to_module(self._state.graph, self._state.plan)
+            report = self._against_original(self._state, module)
+        except UsageError:
+            raise
+        except VerificationError as error:
+            if not self._state.removed:
+                raise
+            return failed(str(error))
+        except Exception as error:  # as in a trial
+            return failed(f"{type(error).__name__}: {error}")
+        self._state.module = module
+        return report
+
+    def _against_original(self, trial: State, module: fx.GraphModule) -> VerifyReport:
+        from ozgraph.backends.torch import zeroed
+        from ozgraph.numerics.torch_compare import Reference
+
+        graph, origin = trial.graph, trial.graph.origin
+        kept, silent = kept_positions(trial), silenced(trial) if trial.shrinkable else {}
+        taken = [kept(value) if value is not None else None for value in origin.leaves_in]
+        shown = [kept(value) if value is not None else None for value in origin.leaves_out]
+        zeros = [_none_for_empty(silent.get(value.name)) if value is not None else None for value in origin.leaves_in]
+        example = (origin.args, dict(origin.kwargs))
+        reference = Reference(origin.module, example, zeroed(graph, zeroing(trial)), silent=zeros)
+        return reference.compare(module, taken=taken, shown=shown, limit=_limit(trial.plan))
+
+
+def _none_for_empty(axes: tuple[Array, ...] | None) -> tuple[Array | None, ...] | None:
+    return None if axes is None else tuple(positions if len(positions) else None for positions in axes)
+
+
+def _limit(plan: Plan) -> float:
+    """1e-12, or what rounding allows where the plan brings numbers of a lower precision."""
+    brought: list[Any] = [array for changes in plan.rewrites.values() for array in changes.constants.values()]
+    for sequence in plan.replacements.values():
+        brought += [entry for new in sequence for entry in new.inputs if isinstance(entry, np.ndarray)]
+    floats = [np.asarray(array).dtype for array in brought if np.asarray(array).dtype.kind == "f"]
+    return max([_LIMIT, *(_ROUNDINGS * float(np.finfo(dtype).eps) for dtype in floats if dtype != np.float64)])
