@@ -69,7 +69,7 @@ class Skeleton:
         assert tensor is not None and value.name is not None
         dtype, sizes = tensor.dtype, tuple(tensor.shape.numpy())
         self.weights[value.name] = dtype.value, sizes
-        if dtype != ir.DataType.STRING and dtype.bitwidth >= 8 and _is_small(tensor):
+        if _may_decide(dtype, sizes) and dtype != ir.DataType.STRING and dtype.bitwidth >= 8:
             self._small[value.name] = tensor
             if dtype in _INTEGERS:
                 self.integers[value.name] = tensor.numpy()
@@ -224,8 +224,11 @@ class Skeleton:
 
 def _is_small(tensor: ir.TensorProtocol) -> bool:
     """Whether the elements of a tensor may decide about shapes."""
-    most = arithmetic.MOST_ELEMENTS if tensor.dtype in _INTEGERS else _MOST_FLOATS
-    return math.prod(tensor.shape.numpy()) <= most
+    return _may_decide(tensor.dtype, tensor.shape.numpy())
+
+
+def _may_decide(dtype: ir.DataType, sizes: Iterable[int]) -> bool:
+    return math.prod(sizes) <= (arithmetic.MOST_ELEMENTS if dtype in _INTEGERS else _MOST_FLOATS)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
