@@ -61,8 +61,9 @@ class ProgressLine:
     def _read(self) -> None:
         metrics = self._pruner.metrics()
         zero, decaying = int(metrics["groups_zero"]), int(metrics["groups_decaying"])
+        on_their_way = f" (+{decaying:,})" if decaying else ""
         said = (
-            f"{self._loss}groups at zero {zero:,}{f' (+{decaying:,})' if decaying else ''} of {int(metrics['groups']):,}"
+            f"{self._loss}groups at zero {zero:,}{on_their_way} of {int(metrics['groups']):,}"
             f"  parameters {metrics['parameters_share']:.1%}  MACs {metrics['macs_share']:.1%}"
         )
         self._progress.update(
