@@ -61,10 +61,10 @@ class ProgressLine:
     def _read(self) -> None:
         metrics = self._pruner.metrics()
         zero, decaying = int(metrics["groups_zero"]), int(metrics["groups_decaying"])
+        on_their_way = f" (+{decaying:,})" if decaying else ""
         said = (
-            f"{self._loss}groups at zero {zero:,}{f' (+{decaying:,})' if decaying else ''} of "
-            f"{int(metrics['groups']):,}  parameters {metrics['parameters_share']:.1%}  "
-            f"MACs {metrics['macs_share']:.1%}"
+            f"{self._loss}groups at zero {zero:,}{on_their_way} of {int(metrics['groups']):,}"
+            f"  parameters {metrics['parameters_share']:.1%}  MACs {metrics['macs_share']:.1%}"
         )
         self._progress.update(
             self._task, completed=self._pruner.step, description=self._pruner.phase, said=said, refresh=True

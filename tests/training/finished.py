@@ -16,17 +16,15 @@ from ozgraph.api import PruneResult
 
 
 def write_small(module: nn.Module, example: tuple[Tensor, ...], output: Path) -> PruneResult:
-    """Export as it is, zeroing nothing, and remove what is dead; the batch may vary."""
+    """Export as it is, zeroing nothing, and remove what is dead; heads are followed only where the batch is fixed."""
     names = list(inspect.signature(module.forward).parameters)
     whole = output.with_suffix(".whole.onnx")
     module.eval()
-    batch = torch.export.Dim("batch")
     torch.onnx.export(
         module,
         example,
         whole,
         input_names=names,
-        dynamic_shapes=tuple({0: batch} for _ in example),
         dynamo=True,
         optimize=False,
         verbose=False,

@@ -1,0 +1,58 @@
+"""The training examples run as written and end with a verified file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DONE = re.compile(r"([\d,]+) of ([\d,]+) parameters, ([\d,]+) of ([\d,]+) MACs; differs .* by (\S+) on held-out")
+
+
+def told(folder: Path, script: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / script), "--output", str(folder / "small.onnx"), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def check(said: str, output: Path, kept: float) -> None:
+    found = DONE.search(said)
+    assert found, said
+    parameters, whole, macs, all_macs = (int(number.replace(",", "")) for number in found.groups()[:4])
+    assert parameters < whole and macs <= kept * all_macs and float(found.group(5)) < 1e-4
+    onnx.checker.check_model(output)
+
+
+@pytest.mark.slow
+def test_the_language_model_is_written_small(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sees a bird.\n" * 200, encoding="utf-8")
+    said = told(tmp_path, "hesso_transformer.py", "--text", str(text), "--steps", "40", "--batch", "4")
+    check(said, tmp_path / "small.onnx", 0.5)
+
+
+@pytest.mark.slow
+def test_a_cifar_network_is_trained_in_pieces_and_written_small(tmp_path: Path) -> None:
+    arguments = ("--smoke", "--model", "resnet20", "--target", "0.6", "--checkpoint", "run.pt")
+    assert "stopped after epoch 1 of 2" in told(tmp_path, "hesso_cifar10.py", *arguments, "--minutes", "0")
+    assert not (tmp_path / "small.onnx").exists()
+    said = told(tmp_path, "hesso_cifar10.py", *arguments)
+    assert "going on from epoch 1" in said
+    check(said, tmp_path / "small.onnx", 0.4)
+
+
+def test_data_is_asked_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "hesso_cifar10.py")], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "--data is needed" in done.stderr
