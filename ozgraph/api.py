@@ -158,7 +158,7 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         except OzgraphError as error:
             return str(error)
 
-    content = simplified(source, differ)
+    content = simplified(source, differ, graph.origin.files)
     if content is source:
         return graph
     smaller = frontend.load(content, shapes=shapes)
@@ -298,7 +298,7 @@ def prune(
     if (target is None) == (max_drift is None):
         raise UsageError("give either a target or max_drift")
     _refuse(output, model)
-    graph = _loaded(model, shapes, simplify, progress)
+    graph = _runnable(_loaded(model, shapes, simplify, progress))
     _refuse(output, graph)
     if graph.dialect != "onnx" and (max_drift is not None or (target is not None and target.latency is not None)):
         raise UsageError("drift and latency are measured in onnxruntime: export the module, then prune the file")
@@ -363,7 +363,7 @@ def eliminate(
         VerificationError: agreement could not be shown.
     """
     _refuse(output, model)
-    graph = _loaded(model, shapes, simplify, progress)
+    graph = _runnable(_loaded(model, shapes, simplify, progress))
     _refuse(output, graph)
     state = State(graph)
     freeze = Freeze(allow_io=_allowed(allow_io))
@@ -459,6 +459,15 @@ def _loaded(model: Source | Graph, shapes: Shapes | None, simplify: bool, progre
     if progress is not None:
         progress("load", None, None)
     return load(model, shapes=shapes, simplify=simplify)
+
+
+def _runnable(graph: Graph) -> Graph:
+    """``graph``, where onnxruntime runs models of its versions: nothing is written that was not run."""
+    from ozgraph.numerics.sessions import check_runs
+
+    model = graph.origin.model
+    check_runs(model.graph.opset_imports, model.ir_version, graph.origin.path or graph.name)
+    return graph
 
 
 def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> None:

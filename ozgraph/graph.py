@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Array = npt.NDArray[Any]
 
@@ -180,6 +182,8 @@ class Graph:
         >>> graph.op_graph.number_of_nodes()
         0
         """
+        import networkx as nx  # here, since few who load a model ask for this
+
         network: nx.MultiDiGraph[Op] = nx.MultiDiGraph(name=self.name)
         network.add_nodes_from(self.ops)
         for op in self.ops:

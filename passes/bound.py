@@ -2,87 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 
 from ozgraph.dims import Dim
 from ozgraph.graph import Op
-from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product
+from ozgraph.passes.layout import Flows, Place
+from ozgraph.passes.program import Combination, Program
 from ozgraph.rules.rule import Reduction, Rule, Spec
 
-Place = tuple[int, int]
-"""(operand or result position, axis)."""
 
-Flows = tuple[tuple[tuple[Place, ...], ...], ...]
-"""For each result and each of its axes, the (operand, axis) pairs whose slots end up there."""
-
-
-def letter_names(axis: Axis) -> tuple[str, ...]:
-    """The letters of an axis expression, outermost first."""
-    if isinstance(axis, Letter):
-        return (axis.name,)
-    if isinstance(axis, Product):
-        return axis.factors
-    if isinstance(axis, Concat):
-        return tuple(name for part in axis.parts for name in letter_names(part))
-    return ()
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the letters of a rule stand; the same for every operator of the same rule and ranks.
-
-    Attributes:
-        operands, results: letter -> places.
-        contracted: letters of several operands that no result has, in the order of the operands.
-        unsaid: other letters that only operands or only results have.
-        flows: where results come from, ties and takes left aside.
-    """
-
-    operands: Mapping[str, tuple[Place, ...]]
-    results: Mapping[str, tuple[Place, ...]]
-    contracted: tuple[str, ...]
-    unsaid: frozenset[str]
-    flows: Flows
-
-
-@lru_cache(maxsize=4096)
-def layout_of(operands: tuple[Axes | None, ...], results: tuple[Axes | None, ...]) -> Layout:
-    """The layout of a rule's axes."""
-    where, carried = _places(operands), _places(results)
-    contracted = tuple(
-        name for name, places in where.items() if name not in carried and len({place[0] for place in places}) > 1
-    )
-    unsaid = frozenset(where.keys() ^ carried.keys()).difference(contracted)
-    return Layout(where, carried, contracted, unsaid, _flows(results, where, {}))
-
-
-def _places(tensors: tuple[Axes | None, ...]) -> dict[str, tuple[Place, ...]]:
-    found: dict[str, list[Place]] = {}
-    for position, axes in enumerate(tensors):
-        for number, axis in enumerate(axes or ()):
-            for name in letter_names(axis):
-                found.setdefault(name, []).append((position, number))
-    return {name: tuple(places) for name, places in found.items()}
-
-
-def _flows(
-    results: tuple[Axes | None, ...],
-    where: Mapping[str, tuple[Place, ...]],
-    linked: Mapping[str, tuple[str, ...]],
-) -> Flows:
-    def sources(axis: Axis) -> tuple[Place, ...]:
-        found: dict[Place, None] = {}
-        for name in letter_names(axis):
-            for source in (name, *linked.get(name, ())):
-                found.update(dict.fromkeys(where.get(source, ())))
-        return tuple(found)
-
-    return tuple(tuple(sources(axis) for axis in axes or ()) for axes in results)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Site:
     """A place where an operator combines the slots of a dim.
 
@@ -101,42 +31,45 @@ class Site:
     results: tuple[Place, ...] = ()
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Bound:
     """A rule applied to one operator.
 
     Attributes:
-        env: letter -> dim.
-        sites: where slots are combined.
+        program: what the rule comes down to for operators of these shapes.
+        dims: the dims that the program speaks of, by number.
     """
 
     op: Op
     rule: Rule
-    spec: Spec
-    env: dict[str, Dim]
-    sites: tuple[Site, ...] = ()
+    program: Program
+    dims: Sequence[Dim]
 
-    @cached_property
-    def layout(self) -> Layout:
-        """Where the rule's letters stand."""
-        return layout_of(self.spec.operands, self.spec.results)
+    @property
+    def spec(self) -> Spec:
+        """What the rule said."""
+        return self.program.spec
 
-    @cached_property
+    @property
     def flows(self) -> Flows:
         """For each result and each of its axes, the (operand, axis) pairs whose slots end up there."""
-        layout = self.layout
-        if not self.spec.ties and not self.spec.takes:
-            return layout.flows
-        return _flows(self.spec.results, layout.operands, self._linked(layout))
+        return self.program.flows
 
-    def _linked(self, layout: Layout) -> dict[str, tuple[str, ...]]:
-        """Result letter -> operand letters that it is made of through a tie or a take."""
-        linked: dict[str, tuple[str, ...]] = {name: (source,) for name, (source, _) in self.spec.takes.items()}
-        made_here = layout.results.keys() - layout.operands.keys()
-        for left, right in self.spec.ties:
-            for made, source in ((left, right), (right, left)):
-                names = letter_names(made)
-                if names and all(name in made_here for name in names):
-                    for name in names:
-                        linked[name] = (*linked.get(name, ()), *letter_names(source))
-        return linked
+    @property
+    def env(self) -> Mapping[str, Dim]:
+        """Letter -> dim."""
+        dims = self.dims
+        return {name: dims[number] for name, number in self.program.letters.items()}
+
+    def dim(self, letter: str) -> Dim:
+        """What a letter stands for."""
+        return self.dims[self.program.letters[letter]]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where slots are combined."""
+        return tuple([self.site(combination) for combination in self.program.combinations])
+
+    def site(self, found: Combination) -> Site:
+        """One of the places where slots are combined."""
+        return Site(self.op, found.letter, self.dims[found.number], found.reduction, found.operands, found.results)

@@ -181,7 +181,7 @@ class _Edit:
         return next(versions, _OPSET)
 
     def kept(self, letter: str) -> Mask:
-        dim = self._bound.env[letter]
+        dim = self._bound.dim(letter)
         mask = self._masks.dim(dim)
         return np.ones(dim.size, dtype=bool) if mask is None else mask
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ozgraph.dims import Atom, Dim, Prod, Reason, Sum, Take, children, resolve
+from ozgraph.dims import ONE, Atom, Dim, Prod, Reason, Sum, Take, children, resolve
 from ozgraph.errors import PassError, UsageError
 from ozgraph.graph import Value
 from ozgraph.passes.infer_dims import dynamic_reason
@@ -91,9 +91,14 @@ class Freeze(Pass):
     def _keep_one(self, state: State) -> None:
         """A slot that every position of an axis needs cannot go."""
         why = Reason("an axis would be left without positions")
-        everywhere = (*state.axes.values(), *state.takes.values())
-        for dim in dict.fromkeys(resolve(dim) for axes in everywhere for dim in axes):
-            if isinstance(dim, Atom) or not _may_stand_everywhere(dim):
+        composed = {
+            top: None
+            for axes in (*state.axes.values(), *state.takes.values())
+            for dim in axes
+            if dim is not ONE and not isinstance(top := resolve(dim), Atom)
+        }
+        for dim in composed:
+            if not _may_stand_everywhere(dim):
                 continue
             table = state.dims.ids(dim)
             slots, counts = np.unique(table[table >= 0], return_counts=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import ClassVar
-
-import networkx as nx
+from itertools import combinations, product
+from typing import TYPE_CHECKING, ClassVar
 
 from ozgraph.collector import collector_paused
-from ozgraph.dims import Atom, Ids, Reason, resolve
+from ozgraph.dims import Atom, Dim, Ids, Prod, Reason, Take, children, resolve
 from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
@@ -28,6 +26,9 @@ from ozgraph.passes.prove_dead import (
 from ozgraph.passes.state import State
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 PRODUCER = "producer"
 CONSUMER = "consumer"
@@ -238,7 +239,7 @@ def _zero_at(state: State, places: dict[Atom, list[tuple[Value, int]]]) -> Start
 
 
 def _vanishes(site: Site, atom: Atom, prover: Prover, state: State, verdict: _Verdict) -> bool:
-    if prover.neutral(site, atom).all():
+    if prover.vanishes(site, atom):
         if site.reduction in (Reduction.MEAN, Reduction.RMS, Reduction.NORM):
             verdict.worsen("rescaled")
             verdict.slow |= site.reduction is Reduction.NORM
@@ -282,14 +283,20 @@ class Roles:
             bound = state.bound.get(op)
             if bound is None:
                 continue
-            present = [value for value in op.inputs if value is not None]
-            known = all(v.constant is not None or v in only_weights or v.integers is not None for v in present)
+            weights = others = False
+            for value in op.inputs:
+                if value is not None:
+                    if value.constant is not None or value in only_weights:
+                        weights = True
+                    elif value.integers is None:
+                        others = True
             # What a body receives is constant before its first run only.
-            if present and known and op.later is None:
+            if others or op.later is not None:
+                if weights:
+                    self._note(bound)
+            elif any(value is not None for value in op.inputs):
                 only_weights.update(value for value in op.outputs if value is not None)
                 self._pass_on(bound)
-            else:
-                self._note(bound)
 
     def sources(self, value: Value, axis: int) -> tuple[tuple[Value, int], ...]:
         """The weight axes that an axis of a value computed from weights alone comes from."""
@@ -309,8 +316,7 @@ class Roles:
                     self._sources[result, axis] = tuple(found)
 
     def _note(self, bound: Bound) -> None:
-        carried = {place for axes in bound.flows for flows in axes for place in flows}
-        for operand, axis in carried:
+        for operand, axis in bound.program.carried:
             value = bound.op.inputs[operand]
             if value is not None and operand not in bound.rule.statistics:
                 self._produces.update(self.sources(value, axis))
@@ -341,20 +347,40 @@ class Roles:
 def _settle_overlaps(state: State) -> None:
     """Note which families share an axis, and leave only families active that do not."""
     by_atom = {family.atom: family for family in state.families}
-    nesting: nx.DiGraph[Family] = nx.DiGraph()
+    preferred: dict[tuple[Family, Family], None] = {}
     giving_way = _blocks(state)
-    nested = dict.fromkeys(resolve(dim) for axes in state.axes.values() for dim in axes if len(state.atoms_of(dim)) > 1)
+    nested = dict.fromkeys(
+        resolve(state.axes[value][axis]) for value, axes in state.live.items() for axis, atoms in axes if len(atoms) > 1
+    )
     for dim in nested:
-        for outer, inner in _nested(state, state.dims.ids(dim)):
+        for outer, inner in _nested(state, dim):
             if outer in by_atom and inner in by_atom and outer is not inner:
                 first, second = by_atom[outer], by_atom[inner]
                 if outer in giving_way and inner not in giving_way:
                     first, second = second, first
-                nesting.add_edge(first, second)
-    # Preferred families first; a circle of preferences falls back to the order of the model.
+                preferred[first, second] = None
+    if not preferred:
+        return
     order = {family: number for number, family in enumerate(state.families)}
-    for family in nesting:
-        family.overlaps = sorted(set(nx.all_neighbors(nesting, family)), key=order.__getitem__)
+    beside: dict[Family, set[Family]] = {}
+    for first, second in preferred:
+        beside.setdefault(first, set()).add(second)
+        beside.setdefault(second, set()).add(first)
+    for family, others in beside.items():
+        family.overlaps = sorted(others, key=order.__getitem__)
+    firsts, seconds = {first for first, _ in preferred}, {second for _, second in preferred}
+    if firsts & seconds:
+        _untangle(list(preferred), order)
+    else:
+        for family in seconds:
+            family.active = False
+
+
+def _untangle(preferred: list[tuple[Family, Family]], order: dict[Family, int]) -> None:
+    """Activate preferred families first; a circle of preferences falls back to the order of the model."""
+    import networkx as nx  # most models have nothing to untangle
+
+    nesting: nx.DiGraph[Family] = nx.DiGraph(preferred)
     chosen: set[Family] = set()
     condensed = nx.condensation(nesting)
     for component in nx.lexicographical_topological_sort(
@@ -371,13 +397,30 @@ def _blocks(state: State) -> set[Atom]:
     found: set[Atom] = set()
     for bound in state.bound.values():
         for letter in bound.rule.blocks:
-            if letter in bound.env:
-                found.update(state.atoms_of(bound.env[letter]))
+            if letter in bound.program.letters:
+                found.update(state.atoms_of(bound.dim(letter)))
     return found
 
 
-def _nested(state: State, table: Ids) -> set[tuple[Atom, Atom]]:
+def _nested(state: State, dim: Dim) -> set[tuple[Atom, Atom]]:
     """Pairs (outer atom, inner atom) that some position needs both of."""
+    pairs: set[tuple[Atom, Atom]] = set()
+    stack = [dim]
+    while stack:
+        here = resolve(stack.pop())
+        if isinstance(here, Take):
+            # Which slots meet depends on the indexes.
+            return _nested_by_position(state, state.dims.ids(dim))
+        if isinstance(here, Prod):
+            # All combinations of positions are there.
+            for outer, inner in combinations(here.factors, 2):
+                pairs.update(product(state.atoms_of(outer), state.atoms_of(inner)))
+        stack.extend(children(here))
+    return pairs
+
+
+def _nested_by_position(state: State, table: Ids) -> set[tuple[Atom, Atom]]:
+    """The same, read from the slots that every position needs."""
     atoms = state.dims.atoms
     pairs: set[tuple[Atom, Atom]] = set()
     for left, right in combinations(range(table.shape[1]), 2):
@@ -394,6 +437,8 @@ def group_graph(state: State) -> nx.MultiGraph[str]:
     weight axis that shrinks with it (attributes ``axis`` and ``role``; role is None for axes that are only sliced) and
     between families that overlap (``kind="overlap"``).
     """
+    import networkx as nx
+
     graph: nx.MultiGraph[str] = nx.MultiGraph(name=state.graph.name)
     for family in state.families:
         graph.add_node(

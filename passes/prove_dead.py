@@ -7,6 +7,7 @@ site that combines it, its term is the neutral element.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,20 +15,25 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ozgraph.blocks import uniform
 from ozgraph.dims import Atom, Ids
-from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.bound import Bound, Place, Site, letter_names
+from ozgraph.errors import RuleError
+from ozgraph.graph import Op, Value
+from ozgraph.passes.bound import Bound, Site
+from ozgraph.passes.layout import letter_names
 from ozgraph.passes.manager import Pass
+from ozgraph.passes.program import described
 from ozgraph.passes.promise import promised, shown
 from ozgraph.passes.state import Mask, Removal, State
-from ozgraph.rules.lattice import UNKNOWN, Slots, finite, joined, meet
+from ozgraph.rules.lattice import UNKNOWN, ZERO, ByStates, Slots, finite, joined, meet
 from ozgraph.rules.notation import Product
 from ozgraph.rules.rule import Reduction
+from ozgraph.rules.table import find_rule
 
 Start = Callable[[Value, int, Atom], Slots]
 """(constant, or input that may shrink, axis, atom) -> the state of the atom's slots there."""
 
-Key = tuple[Value, int, Atom]
+_NOTHING: dict[Atom, Slots] = {}
 
 _ROUNDS = 32
 """Rounds in which the slots of what a body receives are given up one by one; afterwards, axis by axis."""
@@ -49,8 +55,11 @@ class Prover:
         self._state = state
         self._start = start
         self._only = None if atoms is None else set(atoms)
-        self._known: dict[Key, Slots] = {}
-        self._entering: dict[Key, Slots] = {}
+        self._takes = state.takes
+        self._known: dict[tuple[Value, int], dict[Atom, Slots]] = {}
+        self._entering: dict[tuple[Value, int], dict[Atom, Slots]] = {}
+        self._singles: dict[tuple[object, ...], Slots] = {}
+        self._uniforms: dict[Value, Slots | None] = {}
         self.not_finite: dict[Atom, list[tuple[Bound, int, int]]] = {}
         bounds = [bound for op in state.graph.ops if (bound := state.bound.get(op)) is not None]
         looping = [bound for bound in bounds if bound.op.later is not None]
@@ -65,30 +74,32 @@ class Prover:
 
     def at(self, value: Value, axis: int, atom: Atom) -> Slots:
         """What is known of the atom's slots on this axis."""
-        if value.constant is not None or (value.producer is None and value in self._state.shrinkable):
-            key = (value, axis, atom)
-            known = self._known.get(key)
-            if known is None:
-                known = self._known[key] = self._start(value, axis, atom)
-            return known
-        return self._known.get((value, axis, atom), UNKNOWN)
+        return self._states(value, axis).get(atom, UNKNOWN)
 
-    def _followed(self, value: Value, axis: int) -> Collection[Atom]:
-        atoms = self._state.atoms(value, axis)
+    def _states(self, value: Value, axis: int) -> dict[Atom, Slots]:
+        """The states of all atoms that are followed along an axis."""
+        known = self._known.get((value, axis))
+        if known is None:
+            atoms = self._followed(self._state.atoms(value, axis))
+            if value.constant is not None or (value.producer is None and value in self._state.shrinkable):
+                known = {atom: self._start(value, axis, atom) for atom in atoms}
+            else:
+                known = dict.fromkeys(atoms, UNKNOWN)
+            self._known[value, axis] = known
+        return known
+
+    def _followed(self, atoms: Collection[Atom]) -> Collection[Atom]:
         return atoms if self._only is None else [atom for atom in atoms if atom in self._only]
 
     def _forward(self, bound: Bound) -> None:
+        live = self._state.live
         for position, value in enumerate(bound.op.outputs):
-            if value is None or value not in self._state.axes:
-                continue
-            for axis in range(len(self._state.axes[value])):
-                atoms = self._followed(value, axis)
-                if atoms:
-                    self._transfer(bound, position, axis, value, atoms)
-
-            if bound.op.later is not None:
-                for key in [key for key in self._entering if key[0] is value]:
-                    self._known[key] = meet([self._known.get(key, UNKNOWN), self._entering[key]])
+            for axis, atoms in live.get(value, ()) if value is not None else ():
+                followed = self._followed(atoms)
+                if followed and value is not None:
+                    known = self._known[value, axis] = self._transfer(bound, position, axis, followed)
+                    for atom, state in self._entering.get((value, axis), _NOTHING).items():
+                        known[atom] = meet((known[atom], state))
 
     def _feed_back(self, looping: Iterable[Bound], *, whole: bool) -> bool:
         """Take back what a body does not keep up from run to run; whether that was anything.
@@ -99,92 +110,159 @@ class Prover:
         changed = False
         for bound in looping:
             value, later = bound.op.outputs[0], bound.op.later
-            if value is None or later is None or value not in self._state.axes:
+            if value is None or later is None:
                 continue
-            for axis in range(len(self._state.axes[value])):
-                for atom in self._followed(value, axis):
-                    key = (value, axis, atom)
-                    before = np.broadcast_to(self._known.get(key, UNKNOWN), atom.size)
+            for axis, atoms in self._state.live.get(value, ()):
+                for atom in self._followed(atoms):
+                    before = np.broadcast_to(self.at(value, axis, atom), atom.size)
                     stays = self._at_if_there(later, axis, atom) if later.rank == value.rank else UNKNOWN
-                    after = meet([before, np.broadcast_to(stays, atom.size)])
+                    after = meet((before, np.broadcast_to(stays, atom.size)))
                     if np.isnan(after).sum() > np.isnan(before).sum():
-                        self._entering[key] = np.full(atom.size, np.nan) if whole else after
+                        given_up = self._entering.setdefault((value, axis), {})
+                        given_up[atom] = np.full(atom.size, np.nan) if whole else after
                         changed = True
         return changed
 
-    def _transfer(self, bound: Bound, position: int, axis: int, value: Value, atoms: Collection[Atom]) -> None:
-        """States of the atoms on one axis of a result.
-
-        Transfers work slot by slot, so atoms that come from the same operands go through one call together.
-        """
-        if position >= len(bound.flows) or axis >= len(bound.flows[position]):
-            return
-        alike: dict[tuple[int, ...], list[tuple[Atom, dict[int, Slots]]]] = {}
-        for atom, carried in self._carried(bound, bound.flows[position][axis], atoms).items():
-            self._drop_partial(bound, position, axis, atom, carried)
-            if bound.rule.transfer is joined:
-                # Atom by atom, since every operand may bring others.
-                self._known[value, axis, atom] = meet(list(carried.values())) if carried else UNKNOWN
-            else:
-                alike.setdefault(tuple(carried), []).append((atom, carried))
-        if not alike:
-            return
-        constants = [uniform_constant(operand) for operand in bound.op.inputs]
-        for operands, members in alike.items():
-            widths = [max((state.size for state in carried.values()), default=1) for _, carried in members]
-            states = list(constants)
-            for operand in operands:
-                pieces = [
-                    _widened(carried[operand], width) for (_, carried), width in zip(members, widths, strict=True)
+    def _transfer(self, bound: Bound, position: int, axis: int, atoms: Collection[Atom]) -> dict[Atom, Slots]:
+        """States of the atoms on one axis of a result."""
+        found = dict.fromkeys(atoms, UNKNOWN)
+        flows = bound.flows
+        if position >= len(flows) or axis >= len(flows[position]):
+            return found
+        inputs = bound.op.inputs
+        sources = [
+            (operand, self._read(bound.op, operand, source, number))
+            for operand, number in flows[position][axis]
+            if (source := inputs[operand]) is not None
+        ]
+        results = bound.spec.results[position]
+        product = results[axis] if results is not None else None
+        joins = bound.rule.transfer is joined
+        if joins and not isinstance(product, Product):
+            # Every operand may bring other atoms.
+            joint: dict[Atom, Slots] = {}
+            for _, states in sources:
+                for atom, state in states.items():
+                    joint[atom] = meet((joint[atom], state)) if atom in joint else state
+            return {atom: joint.get(atom, UNKNOWN) for atom in atoms}
+        seen: dict[tuple[int, ...], Slots] = {}
+        wide: dict[tuple[int, ...], list[tuple[Atom, dict[int, Slots]]]] = {}
+        for atom in atoms:
+            carried: dict[int, Slots] = {}
+            single, met = True, False
+            for operand, states in sources:
+                here = states.get(atom)
+                if here is not None:
+                    if operand in carried:
+                        here, met = meet((carried[operand], here)), True
+                    carried[operand] = here
+                    single = single and here.size == 1
+            if isinstance(product, Product):
+                self._drop_partial(bound, product, atom, carried)
+            if joins:
+                found[atom] = meet(tuple(carried.values())) if carried else UNKNOWN
+                continue
+            if not single:
+                wide.setdefault(tuple(carried), []).append((atom, carried))
+                continue
+            alike = (*carried, *map(id, carried.values()))
+            known = seen.get(alike)
+            if known is None:
+                operands = [
+                    carried[number] if number in carried else self._uniform(operand)
+                    for number, operand in enumerate(inputs)
                 ]
-                states[operand] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-            total = sum(widths)
-            result = _widened(bound.rule.transfer(bound.op, states, position, axis), total)
-            infinite = bool(np.isinf(result).any())
-            start = 0
-            for (atom, _), width in zip(members, widths, strict=True):
-                here = result[start : start + width]
-                start += width
-                if infinite and np.isinf(here).any():
-                    self.not_finite.setdefault(atom, []).append((bound, position, axis))
-                    here = finite(here)
-                self._known[value, axis, atom] = here
+                known = self._single(bound, operands, position, axis)
+                if not met:  # so that states stay and are what their ids say
+                    seen[alike] = known
+            found[atom] = self._noted(bound, position, axis, atom, known)
+        for present, members in wide.items():
+            found.update(self._transfer_together(bound, position, axis, present, members))
+        return found
 
-    def _drop_partial(self, bound: Bound, position: int, axis: int, atom: Atom, carried: dict[int, Slots]) -> None:
+    def _read(self, op: Op, operand: int, value: Value, axis: int) -> dict[Atom, Slots]:
+        """The states of the atoms that an operator reads along an axis of an operand."""
+        taken = self._takes.get((op, operand)) if self._takes else None
+        if taken is not None and taken[axis] is not self._state.axes[value][axis]:
+            # Nothing is known of the elements that this use takes.
+            return dict.fromkeys(self._state.atoms_of(taken[axis]), UNKNOWN)
+        return self._states(value, axis)
+
+    def _noted(self, bound: Bound, position: int, axis: int, atom: Atom, state: Slots) -> Slots:
+        """A state as it goes on; infinity is noted."""
+        if state is ZERO or state is UNKNOWN or not np.isinf(state).any():
+            return state
+        self.not_finite.setdefault(atom, []).append((bound, position, axis))
+        return finite(state)
+
+    def _single(self, bound: Bound, states: list[Slots | None], position: int, axis: int) -> Slots:
+        """What becomes of states that are one number for all slots; asked once for operators that are alike."""
+        rule, program = bound.rule, bound.program
+        if not (program.shared and isinstance(rule.transfer, ByStates)):
+            return plain(rule.transfer(bound.op, states, position, axis))
+        key = id(program), position, axis, *[None if state is None else state.tobytes() for state in states]
+        known = self._singles.get(key)
+        if known is None:
+            known = self._singles[key] = plain(rule.transfer(bound.op, states, position, axis))
+        return known
+
+    def _uniform(self, value: Value | None) -> Slots | None:
+        """:func:`uniform_constant`, read once."""
+        if value is None or value.size != 1:
+            return None
+        if value not in self._uniforms:
+            self._uniforms[value] = uniform_constant(value)
+        return self._uniforms[value]
+
+    def _transfer_together(
+        self,
+        bound: Bound,
+        position: int,
+        axis: int,
+        operands: tuple[int, ...],
+        members: list[tuple[Atom, dict[int, Slots]]],
+    ) -> dict[Atom, Slots]:
+        """Transfers work slot by slot, so atoms that come from the same operands go through one call."""
+        widths = [max((state.size for state in carried.values()), default=1) for _, carried in members]
+        states = [self._uniform(operand) for operand in bound.op.inputs]
+        for operand in operands:
+            pieces = [_widened(carried[operand], width) for (_, carried), width in zip(members, widths, strict=True)]
+            states[operand] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        result = _widened(bound.rule.transfer(bound.op, states, position, axis), sum(widths))
+        found = {}
+        start = 0
+        for (atom, _), width in zip(members, widths, strict=True):
+            found[atom] = self._noted(bound, position, axis, atom, result[start : start + width])
+            start += width
+        return found
+
+    def _drop_partial(self, bound: Bound, product: Product, atom: Atom, carried: dict[int, Slots]) -> None:
         """Where an atom stands in several factors of a result axis, an operand speaks only if it has all of them.
 
         In a row-major product, positions need the slot through either factor: x[g] tiled t times says nothing of the
         positions that need it through t.
         """
-        axes = bound.spec.results[position]
-        product = axes[axis] if axes is not None else None
-        if not carried or not isinstance(product, Product):
-            return
-        standing = {name for name in product.factors if atom in self._state.atoms_of(bound.env[name])}
+        standing = {name for name in product.factors if atom in self._state.atoms_of(bound.dim(name))}
         if len(standing) > 1:
             for operand in list(carried):
                 had = {name for entry in bound.spec.operands[operand] or () for name in letter_names(entry)}
                 if not standing <= had:
                     del carried[operand]
 
-    def _carried(self, bound: Bound, flows: Iterable[Place], atoms: Iterable[Atom]) -> dict[Atom, dict[int, Slots]]:
-        """For each atom, the states of the operands that carry it to a result axis."""
-        found: dict[Atom, dict[int, Slots]] = {atom: {} for atom in atoms}
-        for operand, number in flows:
-            value = bound.op.inputs[operand]
-            taken = self._state.takes.get((bound.op, operand))
-            if taken is not None and value is not None and taken[number] is not self._state.axes[value][number]:
-                # Nothing is known of the elements that this use takes.
-                for atom in self._state.atoms_of(taken[number]):
-                    if atom in found:
-                        found[atom][operand] = UNKNOWN
-                continue
-            for atom in self._state.atoms(value, number) if value is not None else ():
-                carried = found.get(atom)
-                if value is not None and carried is not None:
-                    state = self.at(value, number, atom)
-                    carried[operand] = meet([carried[operand], state]) if operand in carried else state
-        return found
+    def vanishes(self, site: Site, atom: Atom) -> bool:
+        """Whether the term at a site vanishes for all of the atom's slots."""
+        rule, operands = self._state.bound[site.op].rule, site.operands
+        if (
+            site.reduction is Reduction.SUM
+            and not (rule.terms or rule.zero_points)
+            and (len(operands) == 1 or (len(operands) == 2 and operands[0][0] != operands[1][0]))
+        ):
+            # The usual case: products of operands, of which a single one has to be zero.
+            for operand, axis in operands:
+                value = site.op.inputs[operand]
+                if value is not None and self.at(value, axis, atom) is ZERO:
+                    return True
+        return bool(self.neutral(site, atom).all())
 
     def neutral(self, site: Site, atom: Atom) -> Mask:
         """For which of the atom's slots the term at a site vanishes; one answer may stand for all of them."""
@@ -231,6 +309,18 @@ class Prover:
         return self.at(value, axis, atom) if atom in self._state.atoms(value, axis) else UNKNOWN
 
 
+_ZERO_BYTES = ZERO.tobytes()
+
+
+def plain(state: Slots) -> Slots:
+    """``state``, with a single zero or unknown as the very objects that stand for them."""
+    if state.size != 1:
+        return state
+    if state.tobytes() == _ZERO_BYTES:
+        return ZERO
+    return UNKNOWN if math.isnan(state.item()) else state
+
+
 def keeps_statistics(value: Value) -> bool:
     """Whether a norm or mean over a value can be rescaled: in half precision the factor itself would be rounded."""
     return value.dtype is not None and value.dtype.itemsize >= 4
@@ -261,9 +351,25 @@ def uniform_constant(value: Value | None) -> Slots | None:
         return None
     if value.integers is not None:
         return finite(value.integers.elements.reshape(1)) if value.integers.static else None
+    if value.producer is not None:
+        return _computed_constant(value, value.producer)
     if value.constant is None or not value.readable or value.dtype is None or value.dtype.kind in "OSU":
         return None
     return finite(np.asarray(value.constant.numpy()).reshape(1))
+
+
+def _computed_constant(value: Value, op: Op) -> Slots | None:
+    """The number that an operator makes of numbers: the cast zero that stands for a bias that a layer does not have."""
+    rule = find_rule(op)
+    states = [uniform_constant(operand) for operand in op.inputs]
+    if rule is None or all(state is None for state in states):
+        return None
+    try:
+        described(op, rule)
+    except RuleError:
+        return None  # the rule does not speak for this application
+    known = rule.transfer(op, states, op.outputs.index(value), 0)
+    return known if known.size == 1 and np.isfinite(known).all() else None
 
 
 def uniform_elements(value: Value) -> Slots:
@@ -276,51 +382,52 @@ def uniform_elements(value: Value) -> Slots:
 
 def zero_state(state: State, value: Value, axis: int, atom: Atom) -> Slots:
     """The element that stands for zero in every slot of a parameter: its zero point, where integers are stored."""
-    zero = state.parameters[value].zero.astype(np.float64)
-    if zero.size == 1:
-        return zero.reshape(1)
-    shape = list(zero.shape)
-    shape[axis] = (value.shape or ())[axis]
+    encoding = state.parameters[value]
+    if encoding.plain:
+        return ZERO
+    if encoding.zero.size == 1:
+        return encoding.zero.astype(np.float64).reshape(1)
     table = state.dims.ids(state.axes[value][axis], frozen=True)
-    return slot_states(np.broadcast_to(zero, shape), table, axis, atom)
+    return slot_states(encoding.zero_by_position(axis, (value.shape or ())[axis]), table, atom)
 
 
 def as_stored(state: State, value: Value, axis: int, atom: Atom) -> Slots:
     """The elements of a constant as they are in the file, slot by slot."""
     if value.constant is None or not value.readable or value.dtype is None or value.dtype.kind not in "iub":
         return UNKNOWN
-    return slot_states(value.constant.numpy(), state.dims.ids(state.axes[value][axis], frozen=True), axis, atom)
+    table = state.dims.ids(state.axes[value][axis], frozen=True)
+    return slot_states(uniform(value.constant.numpy(), axis), table, atom)
 
 
 def sites_by_atom(state: State) -> dict[Atom, list[Site]]:
     """Every place that combines slots of an atom."""
     found: dict[Atom, list[Site]] = {}
     for bound in state.bound.values():
-        for site in bound.sites:
-            for atom in state.atoms_of(site.dim):
-                found.setdefault(atom, []).append(site)
+        for combination in bound.program.combinations:
+            atoms = state.atoms_of(bound.dims[combination.number])
+            if atoms:
+                site = bound.site(combination)
+                for atom in atoms:
+                    found.setdefault(atom, []).append(site)
     return found
 
 
-def slot_states(array: Array, table: Ids, axis: int, atom: Atom) -> Slots:
-    """The common element of every slot of ``atom`` on an axis of an array; NaN where elements differ.
+def slot_states(positions: Slots, table: Ids, atom: Atom) -> Slots:
+    """The common element of every slot of ``atom`` on an axis of a constant; NaN where elements differ.
 
     Args:
-        array: the constant's elements.
+        positions: the common element of every position of the axis, as :func:`ozgraph.blocks.uniform` finds it.
         table: the ids of the axis, frozen ones included.
     """
-    others = tuple(number for number in range(array.ndim) if number != axis)
     lowest = np.full(atom.size, np.inf)
     highest = np.full(atom.size, -np.inf)
-    with np.errstate(invalid="ignore"):  # weights may hold NaN, which is uniform nowhere
-        low = np.asarray(array.min(axis=others) if others else array, dtype=np.float64)
-        high = np.asarray(array.max(axis=others) if others else array, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN stands for positions whose elements differ
         for column in table.T:
             here = (column >= atom.base) & (column < atom.base + atom.size)
             if here.any():
                 slots = column[here] - atom.base
-                np.minimum.at(lowest, slots, low[here])
-                np.maximum.at(highest, slots, high[here])
+                np.minimum.at(lowest, slots, positions[here])
+                np.maximum.at(highest, slots, positions[here])
         return np.where((lowest == highest) & np.isfinite(lowest), lowest, np.nan)
 
 
@@ -409,31 +516,23 @@ class Scan:
                 keep &= self._state.chosen.keep(ids)
             if not keep.all():
                 cuts[number] = keep
-        states = self._whole(value, axis, atom)
-        if cuts and value.readable and np.isnan(states).any():
-            array = value.constant.numpy()
-            for number, keep in cuts.items():
-                array = np.compress(keep, array, axis=number)
-            table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
-            states = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
+        table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
+        positions = self._whole(value, axis)
+        if cuts and value.readable and np.isnan(positions).any():
+            positions = uniform(value.constant.numpy(), axis, cuts, positions)
+        states = slot_states(positions, table, atom)
         if atom in self._zeroed.get((value, axis), ()):
             states = np.where(self._state.chosen.mask(atom), zero_state(self._state, value, axis, atom), states)
         return states
 
-    def _whole(self, value: Value, axis: int, atom: Atom) -> Slots:
-        """The states with every position counted; read once for all rounds and trials.
-
-        What is uniform over all positions is so over any of them, and what differs may still agree on those left.
-        """
-        known = self._state.scanned.get((value, axis, atom))
+    def _whole(self, value: Value, axis: int) -> Slots:
+        """What every position of an axis consists of, all others counted; read once for all rounds and trials."""
+        known = self._state.scanned.get((value, axis))
         if known is None:
             assert value.constant is not None
             if not value.readable:
-                return np.full(atom.size, np.nan)
-            array = value.constant.numpy()
-            table = self._state.dims.ids(self._state.axes[value][axis], frozen=True)
-            known = slot_states(array, table, axis, atom) if array.size else np.zeros(atom.size)
-            self._state.scanned[value, axis, atom] = known
+                return np.full(self._state.axes[value][axis].size, np.nan)
+            known = self._state.scanned[value, axis] = uniform(value.constant.numpy(), axis)
         return known
 
 

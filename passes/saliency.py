@@ -8,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ozgraph.blocks import Tile, sums
 from ozgraph.errors import UsageError
 from ozgraph.graph import Array
 from ozgraph.passes.group import Family
 from ozgraph.passes.state import State
+from ozgraph.rules.parameters import Encoding
 
 Scores = npt.NDArray[np.float64]
 Criterion = Callable[[State, Family], Scores]
@@ -24,11 +26,13 @@ def _accumulated(state: State, family: Family, measure: Callable[[Array], Array]
     totals = np.zeros(atom.size)
     for member in family.members:
         assert member.value.constant is not None
-        array = member.value.constant.numpy()
-        numbers = state.parameters[member.value].numbers(array)
-        others = tuple(axis for axis in range(array.ndim) if axis != member.axis)
+        encoding = state.parameters[member.value]
+
+        def measured(block: Array, tile: Tile, encoding: Encoding = encoding) -> Array:
+            return measure(encoding.numbers(block, tile))
+
         # Weights are finite in a model worth pruning; what is not must not decide alone.
-        per_position = np.nan_to_num(measure(numbers).sum(axis=others, dtype=np.float64))
+        per_position = np.nan_to_num(sums(member.value.constant.numpy(), member.axis, measured))
         table = state.dims.ids(state.axes[member.value][member.axis], frozen=True)
         for column in table.T:
             here = (column >= atom.base) & (column < atom.base + atom.size)

@@ -107,7 +107,8 @@ class State:
         verification: how the comparison went.
         module: the pruned module that verification ran; of captured graphs only.
         given_back: families that verification or elimination froze.
-        scanned: slots of constants that are uniform as the file has them; shared by trials of the same model.
+        scanned: what every position of a constant's axis consists of in the file, NaN where that differs; shared by
+            trials of the same model.
         facts: names of what has been established; passes check and extend it.
     """
 
@@ -127,7 +128,7 @@ class State:
     verification: VerifyReport | None = None
     module: Any = None
     given_back: list[FrozenRow] = field(default_factory=list)
-    scanned: dict[tuple[Value, int, Atom], npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    scanned: dict[tuple[Value, int], npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
     facts: set[str] = field(default_factory=set)
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -138,12 +139,34 @@ class State:
 
     def atoms_of(self, dim: Dim) -> KeysView[Atom]:
         """The atoms with a free slot that a dim runs through, outermost first; remembered by dim."""
-        top = resolve(dim)
-        known = self._atoms.get(top)
+        known = self._atoms.get(dim)
         if known is None:
-            free = self._free
-            known = self._atoms[top] = {atom: None for atom in self.dims.atoms_of(top) if atom in free}.keys()
+            top, free = resolve(dim), self._free
+            if isinstance(top, Atom):
+                known = {top: None}.keys() if top in free else _NO_ATOMS
+            elif top in self._atoms:
+                known = self._atoms[top]
+            else:
+                known = {atom: None for atom in self.dims.atoms_of(top) if atom in free}.keys()
+            self._atoms[top] = self._atoms[dim] = known
         return known
+
+    @cached_property
+    def live(self) -> dict[Value, tuple[tuple[int, KeysView[Atom]], ...]]:
+        """The axes of every value with a free slot, and the atoms that have them (valid once dims are certified)."""
+        found = {}
+        known = self._atoms
+        for value, dims in self.axes.items():
+            axes = []
+            for axis, dim in enumerate(dims):
+                atoms = known.get(dim)
+                if atoms is None:
+                    atoms = self.atoms_of(dim)
+                if atoms:
+                    axes.append((axis, atoms))
+            if axes:
+                found[value] = tuple(axes)
+        return found
 
     @cached_property
     def _atoms(self) -> dict[Dim, KeysView[Atom]]:
@@ -155,8 +178,8 @@ class State:
 
     def forget_atoms(self) -> None:
         """Drop remembered atoms after slots were frozen."""
-        self.__dict__.pop("_atoms", None)
-        self.__dict__.pop("_free", None)
+        for name in ("_atoms", "_free", "live"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def parameters(self) -> dict[Value, Encoding]:
@@ -175,9 +198,9 @@ class State:
     def weight_atoms(self) -> dict[Atom, tuple[tuple[Value, int], ...]]:
         """For every atom with a free slot, the weight axes that run through it (valid once dims are certified)."""
         found: dict[Atom, list[tuple[Value, int]]] = {}
-        for value, axes in self.axes.items():
+        for value, axes in self.live.items():
             if value in self.parameters:
-                for axis in range(len(axes)):
-                    for atom in self.atoms(value, axis):
+                for axis, atoms in axes:
+                    for atom in atoms:
                         found.setdefault(atom, []).append((value, axis))
         return {atom: tuple(places) for atom, places in found.items()}

@@ -11,9 +11,11 @@ import numpy as np
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Graph, Op, Value
-from ozgraph.passes.bound import layout_of, letter_names
+from ozgraph.passes.layout import layout_of, letter_names
 from ozgraph.passes.normalize import reads_size
 from ozgraph.passes.prove_dead import uniform_constant
+from ozgraph.passes.sharing import Programs
+from ozgraph.rules.control import CROSSINGS
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction, Rule, Spec
 from ozgraph.rules.table import find_rule
@@ -22,7 +24,7 @@ Use = tuple[Op, int]
 """(operator, operand position)."""
 
 
-def reads_apart(graph: Graph) -> list[Use]:
+def reads_apart(graph: Graph, programs: Programs) -> list[Use]:
     """The uses of tables by operators on data, in the order of the model.
 
     A table
@@ -35,7 +37,7 @@ def reads_apart(graph: Graph) -> list[Use]:
        or is added where zeros are lost anyway, ahead of a softmax. The same holds for whatever else the constants
        behind it are read for. A position embedding that is added to data is no table.
     """
-    origins = _Origins(graph)
+    origins = _Origins(graph, programs)
     read = {value: origins.read_apart(value) for value in origins.candidates}
     tables = {value for value, uses in read.items() if uses is not None}
     before = 0
@@ -61,7 +63,8 @@ class _Origins:
         made_from: value -> what operators on such values alone make of it.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, programs: Programs) -> None:
+        self._programs = programs
         self.candidates: dict[Value, frozenset[Value]] = {}
         self.made_from: dict[Value, list[Value]] = {}
         self._outputs = frozenset(graph.outputs)
@@ -69,11 +72,16 @@ class _Origins:
         self._varies: set[Value] = set(graph.inputs)
         self._ops: set[Op] = set()
         for op in graph.ops:
-            operands = [value for value in (*op.inputs, *op.captures) if value is not None]
             if reads_size(op):
                 self._add(op, [], varies=True)
-            elif all(map(self._knows, operands)) and not _sums(op):
-                self._add(op, operands, varies=not self._varies.isdisjoint(operands))
+                continue
+            for value in (*op.inputs, *op.captures):
+                if value is not None and value.constant is None and value not in self._known:
+                    break  # most operators work on data
+            else:
+                if not self._sums(op):
+                    operands = [value for value in (*op.inputs, *op.captures) if value is not None]
+                    self._add(op, operands, varies=not self._varies.isdisjoint(operands))
         for value in (*graph.inputs, *graph.constants):
             # A constant that one operator reads has nothing to share.
             shared = value.constant is None or (len(value.uses) > 1 and self.has_positions(value))
@@ -107,9 +115,9 @@ class _Origins:
 
     def _needs_no_zero(self, op: Op, position: int) -> bool:
         """Whether zeros of an operand tell nothing of the results that those of the data do not, or nobody sees it."""
-        rule = _rule(op, position)
+        rule = self._rule(op, position)
         data = [value for value in op.inputs if value is not None and _calculates(value) and not self._knows(value)]
-        if rule is None or not data:
+        if rule is None or not data or op.operator in CROSSINGS:
             return False
         return all(
             value is None or not self._helps(op, rule, position, result) or self._is_lost(value)
@@ -133,7 +141,7 @@ class _Origins:
             if here in self._outputs:
                 return False
             for op, position in here.uses:
-                rule = _rule(op, position)
+                rule = self._rule(op, position)
                 if rule is None:
                     return False
                 for result, made in enumerate(op.outputs):
@@ -149,6 +157,37 @@ class _Origins:
                             seen.add(made)
                             waiting.append(made)
         return True
+
+    def _rule(self, op: Op, position: int) -> Rule | None:
+        """The rule of an operator that neither sums over the axes of an operand nor leaves them out."""
+        rule = find_rule(op)
+        if rule is None or position < 0:
+            return None
+        try:
+            spec = self._programs.of(op, rule).spec
+        except RuleError:
+            return None
+        axes = spec.operands[position]
+        if axes is None or _summed(spec).intersection(name for axis in axes for name in letter_names(axis)):
+            return None
+        return rule
+
+    def _sums(self, op: Op) -> bool:
+        """Whether an operator combines several slots of what it reads; arithmetic on positions does not count."""
+        rule = find_rule(op)
+        if rule is None or not any(value is not None and value.is_float and value.size > 1 for value in op.outputs):
+            return False
+        try:
+            spec = self._programs.of(op, rule).spec
+        except RuleError:
+            return False
+        summed = _summed(spec)
+        return any(
+            size > 1 and summed.intersection(letter_names(axis))
+            for value, axes in zip(op.inputs, spec.operands, strict=True)
+            if value is not None and axes is not None
+            for size, axis in zip(value.shape or (), axes, strict=False)
+        )
 
 
 def _number(value: Value, otherwise: Slots) -> Slots:
@@ -168,21 +207,6 @@ def _told(op: Op, rule: Rule, states: list[Slots | None], position: int, result:
     return np.where(np.isfinite(zero) & (zero != without), zero, np.nan)
 
 
-def _rule(op: Op, position: int) -> Rule | None:
-    """The rule of an operator that neither sums over the axes of an operand nor leaves them out."""
-    rule = find_rule(op)
-    if rule is None or position < 0:
-        return None
-    try:
-        spec = rule.describe(op)
-    except RuleError:
-        return None
-    axes = spec.operands[position]
-    if axes is None or _summed(spec).intersection(name for axis in axes for name in letter_names(axis)):
-        return None
-    return rule
-
-
 def _may_be_table(value: Value) -> bool:
     """Whether a value is real numbers or a mask, more than one."""
     return value.size > 1 and _calculates(value)
@@ -197,21 +221,3 @@ def _summed(spec: Spec) -> set[str]:
     """The letters that an operator combines slots over."""
     reduced = {name for name, how in spec.reduced.items() if how is not Reduction.UNREAD}
     return {*layout_of(spec.operands, spec.results).contracted, *reduced}.difference(spec.frozen)
-
-
-def _sums(op: Op) -> bool:
-    """Whether an operator combines several slots of what it reads; arithmetic on positions does not count."""
-    rule = find_rule(op)
-    if rule is None or not any(value is not None and value.is_float and value.size > 1 for value in op.outputs):
-        return False
-    try:
-        spec = rule.describe(op)
-    except RuleError:
-        return False
-    summed = _summed(spec)
-    return any(
-        size > 1 and summed.intersection(letter_names(axis))
-        for value, axes in zip(op.inputs, spec.operands, strict=True)
-        if value is not None and axes is not None
-        for size, axis in zip(value.shape or (), axes, strict=False)
-    )

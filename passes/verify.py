@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ozgraph.dims import Atom
 from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
-from ozgraph.graph import Array
+from ozgraph.graph import Array, Graph
 from ozgraph.passes.eliminate import Eliminate, kept_positions
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.hold import give_back
@@ -150,8 +150,6 @@ class _Bench(Bench):
             VerificationError: they differ.
         """
         from ozgraph.backends.onnx import zeroed
-        from ozgraph.frontends.onnx import sample_shapes
-        from ozgraph.numerics.compare import compare
 
         graph = self._state.graph
         origin = graph.origin
@@ -162,13 +160,7 @@ class _Bench(Bench):
             for path, model in ((source, origin.source), (read, zeroed(graph, {}))):
                 stack.callback(_remove, path)
                 _store(model, path)
-            report = compare(
-                source,
-                read,
-                graph,
-                shape_variants=[sample_shapes(graph, variant) for variant in range(len(origin.samples[:2]))],
-                inputs=self._inputs,
-            )
+            report = self._run(source, read, graph)
         if not report.equal:
             raise VerificationError(
                 f"the model as it was read for analysis differs from its source ({report.failure}); "
@@ -216,10 +208,27 @@ class _Bench(Bench):
         self._count += 1
         return self._folder / f"{name}{self._count}.onnx"
 
-    def _against_original(self, trial: State, pruned: Path) -> VerifyReport:
-        from ozgraph.backends.onnx import zeroed
+    def _run(self, original: Path, other: Path, graph: Graph, **details: Any) -> VerifyReport:
+        """Both files on the same inputs, at two sizes of every axis that varies.
+
+        Raises:
+            ModelError: onnxruntime does not run the original.
+        """
         from ozgraph.frontends.onnx import sample_shapes
         from ozgraph.numerics.compare import compare
+
+        origin = graph.origin
+        shapes = [sample_shapes(graph, variant) for variant in range(len(origin.samples[:2]))]
+        try:
+            return compare(original, other, graph, shape_variants=shapes, inputs=self._inputs, **details)
+        except ModelError as error:
+            raise ModelError(
+                f"{origin.path or graph.name} cannot be verified, and nothing is written that was not: {error}; "
+                "replace what onnxruntime lacks, or install a build that has it"
+            ) from None
+
+    def _against_original(self, trial: State, pruned: Path) -> VerifyReport:
+        from ozgraph.backends.onnx import zeroed
 
         origin = trial.graph.origin
         members = zeroing(trial)
@@ -232,19 +241,24 @@ class _Bench(Bench):
                 original = Path(origin.path)
             if pruned.parent == self._folder:
                 stack.callback(_remove, pruned)
-            report = compare(
+            report = self._run(
                 original,
                 pruned,
                 trial.graph,
                 kept=kept_positions(trial),
                 silenced=silenced(trial),
-                shape_variants=[sample_shapes(trial.graph, variant) for variant in range(len(origin.samples[:2]))],
-                inputs=self._inputs,
                 expected=self._evidence,
             )
             self._evidence = report.compared or self._evidence
         if self._options.exact and report.equal:
-            exact = self._in_double(trial)
+            try:
+                exact = self._in_double(trial)
+            except ModelError as error:
+                problem = str(error).rpartition(".onnx: ")[2]  # the file is the twin's, and gone
+                problem = problem.rpartition("; ")[0] or problem
+                raise ModelError(
+                    f"{origin.path or trial.graph.name} cannot be run in float64: {problem}; leave --exact out"
+                ) from None
             return exact if not exact.equal else report
         return report
 

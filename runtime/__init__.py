@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from ozgraph.runtime.cric import HESSOCRIC
     from ozgraph.runtime.half_space import DHSPG, HSPG
     from ozgraph.runtime.hesso import HESSO
+    from ozgraph.runtime.progress import ProgressLine
     from ozgraph.runtime.saliency import Measure, Mix
     from ozgraph.runtime.schedule import Schedule
     from ozgraph.target import Target
 
-__all__ = ["DHSPG", "HESSO", "HESSOCRIC", "HSPG", "Measure", "Mix", "Schedule", "Target"]
+__all__ = ["DHSPG", "HESSO", "HESSOCRIC", "HSPG", "Measure", "Mix", "ProgressLine", "Schedule", "Target"]
 
 _HOMES = {
     "DHSPG": "ozgraph.runtime.half_space",
@@ -26,6 +27,7 @@ _HOMES = {
     "HESSO": "ozgraph.runtime.hesso",
     "Measure": "ozgraph.runtime.saliency",
     "Mix": "ozgraph.runtime.saliency",
+    "ProgressLine": "ozgraph.runtime.progress",
     "Schedule": "ozgraph.runtime.schedule",
     "Target": "ozgraph.target",
 }

@@ -6,7 +6,7 @@ weights moved by, over the learning rate: the same thing, but for the rounding o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -67,3 +67,41 @@ def direction(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor,
     rate = _number(group["lr"])
     moved: Tensor = (before - parameter.detach()) / rate
     return moved
+
+
+class Directions(Mapping[str, Tensor]):
+    """The direction of every parameter that has one, worked out when it is asked for and kept nowhere.
+
+    So a step that selects holds one direction at a time, and not a second copy of the model.
+
+    Args:
+        optimizer: after its step.
+        options: the group of options that holds each parameter, by name.
+        parameters: those with a gradient, by name.
+        before: all of them as they were.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        options: Mapping[str, Mapping[str, Any]],
+        parameters: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+    ) -> None:
+        self._optimizer, self._options = optimizer, options
+        self._parameters, self._before = parameters, before
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = direction(self._optimizer, self._options[name], self._parameters[name], self._before[name])
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -95,34 +97,18 @@ Place = Strip | Scatter
 
 @dataclass(slots=True)
 class Occupied:
-    """A tensor with the places whose slices are zeroed."""
+    """A tensor with the places whose slices are zeroed.
+
+    Attributes:
+        places: for sums over slots, on the tensor's device.
+        numbers: the same on the host, an axis at a time: [positions] number among all slots of the run, -1 for none.
+    """
 
     name: str
     tensor: Tensor
     trainable: bool
     places: list[Place] = field(default_factory=list)
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The axes that families run along."""
-        return tuple(sorted({place.axis for place in self.places}))
-
-    def positions(self, axis: int, slots: Tensor, neutral: float) -> Tensor:
-        """A vector over all slots, read along an axis: [positions], ``neutral`` where a position has no slot.
-
-        A position that needs several slots takes the smallest value.
-        """
-        length = self.tensor.shape[axis]
-        found = torch.full((length,), neutral, dtype=slots.dtype, device=slots.device)
-        here = [place for place in self.places if place.axis == axis]
-        for number, place in enumerate(here):
-            if number == 0:
-                place.spread(slots, found)
-            else:
-                other = torch.full_like(found, neutral)
-                place.spread(slots, other)
-                found = torch.minimum(found, other)
-        return found
+    numbers: list[tuple[int, npt.NDArray[np.int64]]] = field(default_factory=list)
 
     def shaped(self, axis: int, positions: Tensor) -> Tensor:
         """A vector along an axis, shaped to broadcast against the tensor."""
@@ -167,17 +153,24 @@ class Layout:
             function: takes one tensor for every source, its first axis the slots, and returns one value a slot.
             sources: tensors by name; a name that one of them lacks is left out.
         """
-        totals = torch.zeros(self.total, dtype=torch.float32, device=self.device)
+        return self.several_sums((function,), *sources)[0]
+
+    def several_sums(
+        self, functions: Sequence[Callable[..., Tensor]], *sources: Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """As :meth:`sums` for several functions, taking every tensor from its source only once."""
+        totals = tuple(torch.zeros(self.total, dtype=torch.float32, device=self.device) for _ in functions)
         for occupied in self.occupied:
             if all(occupied.name in source for source in sources):
                 tensors = [source[occupied.name] for source in sources]
                 for place in occupied.places:
-                    if occupied.tensor.device == self.device:
-                        place.sums(function, totals, *tensors)
-                    else:  # a model on several devices
-                        apart = torch.zeros(self.total, dtype=torch.float32, device=occupied.tensor.device)
-                        place.sums(function, apart, *tensors)
-                        totals += apart.to(self.device)
+                    for function, total in zip(functions, totals, strict=True):
+                        if occupied.tensor.device == self.device:
+                            place.sums(function, total, *tensors)
+                        else:  # a model on several devices
+                            apart = torch.zeros(self.total, dtype=torch.float32, device=occupied.tensor.device)
+                            place.sums(function, apart, *tensors)
+                            total += apart.to(self.device)
         return totals
 
 
@@ -200,6 +193,8 @@ def layout(groups: Groups, families: Sequence[FamilyGroups]) -> Layout:
             if name not in occupied:
                 trainable = groups.tensors[name].trainable
                 occupied[name] = Occupied(name, tensors[name], trainable)
+            slots = occurrence.slots()
+            occupied[name].numbers.append((occurrence.axis, np.where(slots >= 0, slots + start, -1)))
             occupied[name].places.extend(_places(occurrence, start, start + family.size, tensors[name]))
         start += family.size
     total = start

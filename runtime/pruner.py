@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ozgraph.errors import UsageError
 from ozgraph.groups import FamilyGroups, Groups
-from ozgraph.runtime.directions import direction
+from ozgraph.runtime.directions import Directions
 from ozgraph.runtime.places import Layout, layout
 from ozgraph.runtime.saliency import Criterion, Measure, as_saliency
 from ozgraph.runtime.selection import Limits, Mask, Scores, Selection, chosen_families, macs_per_slot
@@ -60,15 +60,18 @@ class Pruner:
         self.decaying: Mask = np.zeros(self.layout.total, dtype=bool)
         self._zeroing = Zeroing(self.layout)
         self._before: dict[str, Tensor] | None = None
+        self._hessian_gradient: dict[str, Tensor] | None = None
         self._costs: Tensor | None = None
         self._groups_of_options = self._held_by_the_optimizer()
         self._hooks: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Hook into the optimizer; constructors end with it, so that what could not be built leaves nothing behind."""
+        # A step that torch.compile takes over calls hooks as they are: what they do depends on the step's number.
+        plainly: Any = torch.compiler.disable
         self._hooks = [
-            self.optimizer.register_step_pre_hook(self._on_before_step),
-            self.optimizer.register_step_post_hook(self._on_after_step),
+            self.optimizer.register_step_pre_hook(plainly(self._on_before_step)),
+            self.optimizer.register_step_post_hook(plainly(self._on_after_step)),
         ]
 
     # -- what subclasses say -----------------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ class Pruner:
         with torch.no_grad():
             if self._before is not None:
                 scores = self.saliency(self._measure(self._before))
-                self._before = None
+                self._before = self._hessian_gradient = None
                 self._check_finite(scores)
             factor = self.advance(self.step, scores)
             if factor is not None:
@@ -115,19 +118,48 @@ class Pruner:
         self.step += 1
 
     def _measure(self, before: Mapping[str, Tensor]) -> Measure:
-        directions: dict[str, Tensor] = {}
-        gradients: dict[str, Tensor] = {}
-        for entry in self.layout.occupied:
-            options = self._groups_of_options.get(entry.name)
-            if options is not None and entry.tensor.grad is not None:
-                found = direction(self.optimizer, options, entry.tensor, before[entry.name])
-                if found is not None:
-                    directions[entry.name] = found
-                gradients[entry.name] = entry.tensor.grad
+        moved = {
+            entry.name: entry.tensor
+            for entry in self.layout.occupied
+            if entry.name in self._groups_of_options and entry.tensor.grad is not None
+        }
+        directions = Directions(self.optimizer, self._groups_of_options, moved, before)
+        gradients = {name: tensor.grad for name, tensor in moved.items() if tensor.grad is not None}
         if self._costs is None:
             costs = torch.from_numpy(macs_per_slot(self.layout))
             self._costs = costs.to(self.layout.device, torch.float32)
-        return Measure(self.layout, before, directions, gradients, self._costs)
+        return Measure(self.layout, before, directions, gradients, self._costs, self._hessian_gradient)
+
+    def record_hessian_gradient(self, loss: Tensor) -> None:
+        """What the criterion ``grasp`` needs of this batch, before ``loss.backward()``: H g, by a second derivative.
+
+        Does nothing in steps that need no scores. The graph of ``loss`` stays for the ``backward`` that follows.
+
+        Args:
+            loss: of the batch that the next ``optimizer.step()`` is for; a scalar, not scaled.
+
+        Raises:
+            UsageError: an operator of the model has no second derivative.
+        """
+        if not self.selects(self.step):
+            return
+        ours = {entry.name: entry.tensor for entry in self.layout.occupied if entry.tensor.requires_grad}
+        # The gradient is that of all parameters, also of those that no group holds.
+        everything = [tensor for tensor in self.groups.module.parameters() if tensor.requires_grad]
+        try:
+            gradients = torch.autograd.grad(loss, everything, create_graph=True, allow_unused=True)
+            squares = [(gradient * gradient.detach()).sum() for gradient in gradients if gradient is not None]
+            products = torch.autograd.grad(
+                torch.stack(squares).sum(), list(ours.values()), allow_unused=True, retain_graph=True
+            )
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(
+                f"the model has no second derivative ({reason}); leave grasp out of the saliency"
+            ) from None
+        self._hessian_gradient = {
+            name: product for name, product in zip(ours, products, strict=True) if product is not None
+        }
 
     def _check_finite(self, scores: Tensor) -> None:
         if bool(torch.isfinite(scores).all()):
@@ -166,12 +198,12 @@ class Pruner:
     def set_decaying(self, mask: Mask) -> None:
         """From now on these slots decay: [slots]."""
         self.decaying = mask
-        self._zeroing.decay_only(self._flags(mask))
+        self._zeroing.decay_only(mask)
 
     def set_gone(self, mask: Mask) -> None:
         """From now on these slots are held at zero: [slots]."""
         self.gone = mask
-        self._zeroing.hold_only(self._flags(mask))
+        self._zeroing.hold_only(mask)
 
     def commit(self) -> None:
         """Hold what was decaying."""

@@ -1,7 +1,7 @@
 """How much a slot matters: criteria over the elements of its group, one number a slot, low ones go first.
 
-Formulas after HESSO (arXiv 2409.09085), SNIP (arXiv 1810.02340) and the OTO family. ``d`` is the direction that the
-optimizer steps along, ``g`` the gradient, ``x`` the weights before the step.
+Formulas after HESSO (arXiv 2409.09085), SNIP (arXiv 1810.02340), GraSP (arXiv 2002.07376) and the OTO family. ``d`` is
+the direction that the optimizer steps along, ``g`` the gradient, ``x`` the weights before the step.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Measure:
         directions: that the optimizer steps along (x_before - x_after = lr * d), by name.
         gradients: by name.
         costs: [slots] MACs that go with each slot.
+        hessian_gradient: H g by name, the Hessian of the loss times its gradient; None where nobody recorded it.
     """
 
     layout: Layout
@@ -70,6 +71,7 @@ class Measure:
     directions: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
     costs: Tensor
+    hessian_gradient: Mapping[str, Tensor] | None = None
 
     @cached_property
     def norms(self) -> Tensor:
@@ -87,19 +89,38 @@ class Measure:
         return self.layout.sums(_ones, self.weights)
 
     @cached_property
+    def _against_directions(self) -> tuple[Tensor, Tensor]:
+        """<x, d> and ||d||^2, in one pass: a direction may be costly to work out."""
+        inner, squares = self.layout.several_sums((_product, lambda _, d: _squares(d)), self.weights, self.directions)
+        return inner, squares
+
+    @cached_property
     def inner(self) -> Tensor:
         """<x, d>: [slots]."""
-        return self.layout.sums(_product, self.weights, self.directions)
+        return self._against_directions[0]
 
     @cached_property
     def direction_norms(self) -> Tensor:
         """||d||: [slots]."""
-        return self.layout.sums(_squares, self.directions).sqrt()
+        return self._against_directions[1].sqrt()
 
     @cached_property
     def sensitivity(self) -> Tensor:
         """Sum of |x g|: [slots]."""
         return self.layout.sums(_absolute_product, self.weights, self.gradients)
+
+    @cached_property
+    def flow(self) -> Tensor:
+        """<x, H g>: [slots].
+
+        Raises:
+            UsageError: H g was not recorded.
+        """
+        if self.hessian_gradient is None:
+            raise UsageError(
+                "grasp needs second derivatives: call pruner.record_hessian_gradient(loss) before backward"
+            )
+        return self.layout.sums(_product, self.weights, self.hessian_gradient)
 
 
 Criterion = Callable[[Measure], Tensor]
@@ -145,6 +166,11 @@ def snip(measure: Measure) -> Tensor:
     return measure.sensitivity
 
 
+def grasp(measure: Measure) -> Tensor:
+    """<x, H g>: by how much the norm of the gradient falls without the group, to first order (arXiv 2002.07376)."""
+    return measure.flow
+
+
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude,
     "mean_magnitude": mean_magnitude,
@@ -153,6 +179,7 @@ CRITERIA: dict[str, Criterion] = {
     "taylor1": taylor1,
     "taylor2": taylor2,
     "snip": snip,
+    "grasp": grasp,
 }
 
 

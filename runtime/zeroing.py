@@ -2,90 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ozgraph.runtime.places import Layout, Occupied
+from ozgraph.runtime.replay import Replay
 
-
-@dataclass(slots=True)
-class _Touched:
-    """A tensor with slots of a set: [positions] flags along each axis that has any."""
-
-    occupied: Occupied
-    along: list[tuple[int, Tensor]]
+Flags = npt.NDArray[np.bool_]
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Zeroing:
     """Multiplies the slots of one set by a factor, and fills those of another with zero.
 
-    What to touch is worked out when a set changes; a step then costs one multiplication or fill for every tensor that
-    has slots in it, and never reads anything back. A slot in no set is multiplied by exactly one, or not at all.
+    What to touch is worked out on the host when a set changes; a step then costs one multiplication or one mask for
+    every tensor that has slots in it (all of them in one launch on CUDA) and never reads anything back. Elements in no
+    slot of the set are multiplied by exactly one, or masked with all their bits.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._decaying: list[_Touched] = []
-        self._held: list[_Touched] = []
+        self._decays: list[_Decay] = []
+        self._decaying = _Hold([])
+        self._held = _Hold([])
+        self._decay, self._zero, self._hold = Replay(), Replay(), Replay()
 
-    def decay_only(self, slots: Tensor) -> None:
+    def decay_only(self, slots: Flags) -> None:
         """From now on :meth:`decay` works on these slots: [slots] flags."""
-        self._decaying = self._touched(slots)
+        touched = list(_touched(self._layout, slots))
+        self._decaying = _Hold(touched)
+        self._decays = _decays(touched)
+        self._decay, self._zero = Replay(), Replay()
 
-    def hold_only(self, slots: Tensor) -> None:
+    def hold_only(self, slots: Flags) -> None:
         """From now on :meth:`hold` works on these slots: [slots] flags."""
-        self._held = self._touched(slots)
-
-    def _touched(self, slots: Tensor) -> list[_Touched]:
-        if not bool(slots.any()):
-            return []
-        found = []
-        # Untouched reads as 1, so that a position with several slots is touched when any of them is.
-        spared = (~slots).to(torch.float32)
-        for occupied in self._layout.occupied:
-            along = []
-            for axis in occupied.axes:
-                flags = occupied.positions(axis, spared.to(occupied.tensor.device), 1.0) == 0
-                if bool(flags.any()):
-                    along.append((axis, flags))
-            if along:
-                found.append(_Touched(occupied, along))
-        return found
+        self._held = _Hold(list(_touched(self._layout, slots)))
+        self._hold = Replay()
 
     @torch.no_grad()
     def decay(self, factor: float) -> None:
         """Multiply the decaying slots by ``factor``; an element in two of them only once."""
         if factor == 0.0:
-            _fill(self._decaying, None)
+            self._zero(self._decaying, self._decaying.tensors)
             return
-        for touched in self._decaying:
-            tensor = touched.occupied.tensor
-            flags = _joined(touched)
-            tensor.mul_(torch.where(flags, factor, 1.0).to(tensor.dtype))
+        for decay in self._decays:
+            decay.factor.fill_(factor)
+        self._decay(self._multiply, self._decaying.tensors)
+
+    def _multiply(self) -> None:
+        for decay in self._decays:
+            decay()
 
     @torch.no_grad()
     def hold(self) -> None:
         """Fill the held slots with zero: not by multiplying, so that infinities and NaN go too."""
-        _fill(self._held, None)
+        self._hold(self._held, self._held.tensors)
 
     @torch.no_grad()
     def zero_(self, tensors: Mapping[str, Tensor]) -> None:
         """Fill the held slots of copies of the model's tensors, such as an average of its weights."""
-        _fill(self._held, tensors)
+        for occupied, along in self._held.touched:
+            copy = tensors.get(occupied.name)
+            if copy is not None:
+                for axis, flags in along:
+                    copy.masked_fill_(occupied.shaped(axis, torch.from_numpy(flags)).to(copy.device), 0)
 
 
-def _joined(touched: _Touched) -> Tensor:
-    flags = touched.occupied.shaped(*touched.along[0])
-    for axis, more in touched.along[1:]:
-        flags = flags | touched.occupied.shaped(axis, more)
-    return flags
+_Along = list[tuple[int, Flags]]
+"""Axes of a tensor with [positions] flags of what is touched."""
 
 
-def _fill(everything: Iterable[_Touched], instead: Mapping[str, Tensor] | None) -> None:
-    for touched in everything:
-        tensor = touched.occupied.tensor if instead is None else instead.get(touched.occupied.name)
-        if tensor is not None:
-            tensor.masked_fill_(_joined(touched).to(tensor.device), 0)
+def _touched(layout: Layout, slots: Flags) -> Iterator[tuple[Occupied, _Along]]:
+    """The tensors that have slots of a set."""
+    if not slots.any():
+        return
+    # The last is for positions without a slot, whose number is -1.
+    padded = np.append(slots, False)
+    for occupied in layout.occupied:
+        along: dict[int, Flags] = {}
+        for axis, numbers in occupied.numbers:
+            flags = padded[numbers]
+            along[axis] = along[axis] | flags if axis in along else flags
+        found = [(axis, flags) for axis, flags in along.items() if flags.any()]
+        if found:
+            yield occupied, found
+
+
+class _Hold:
+    """Masks the bits of every touched tensor: as fast as memory allows, and nothing survives it."""
+
+    def __init__(self, touched: list[tuple[Occupied, _Along]]) -> None:
+        self.touched = touched
+        self.tensors: list[Tensor] = []
+        self._masks: list[Tensor] = []
+        for occupied, along in touched:
+            tensor = occupied.tensor
+            bits = _INTEGERS[tensor.element_size()]
+            for axis, flags in along:
+                kept = np.where(flags, 0, -1)
+                self.tensors.append(tensor)
+                self._masks.append(occupied.shaped(axis, torch.from_numpy(kept).to(bits).to(tensor.device)))
+
+    def __call__(self) -> None:
+        for tensor, mask in zip(self.tensors, self._masks, strict=True):
+            tensor.detach().view(mask.dtype).bitwise_and_(mask)
+
+
+class _Decay:
+    """Multiplies tensors of one device and type, whose factors lie in one vector written at once."""
+
+    def __init__(self, touched: list[tuple[Occupied, _Along]]) -> None:
+        one = touched[0][0].tensor
+        flags = np.concatenate([row for _, along in touched for _, row in along])
+        self.factor = torch.zeros((), dtype=one.dtype, device=one.device)
+        self._one = torch.ones((), dtype=one.dtype, device=one.device)
+        self._flags = torch.from_numpy(flags).to(one.device)
+        self._factors = torch.ones(len(flags), dtype=one.dtype, device=one.device)
+        self._tensors, self._multipliers = [], []
+        self._joined: list[tuple[Tensor, list[Tensor]]] = []
+        start = 0
+        for occupied, along in touched:
+            shaped = []
+            for axis, row in along:
+                shaped.append(occupied.shaped(axis, self._factors[start : start + len(row)]))
+                start += len(row)
+            if len(shaped) == 1:
+                self._tensors.append(occupied.tensor)
+                self._multipliers.append(shaped[0])
+            else:
+                self._joined.append((occupied.tensor, shaped))
+
+    def __call__(self) -> None:
+        torch.where(self._flags, self.factor, self._one, out=self._factors)
+        if self._tensors:
+            torch._foreach_mul_(self._tensors, self._multipliers)
+        for tensor, (first, *others) in self._joined:
+            # Slots of two axes cross: an element in both decays once, so the axes are joined first.
+            for other in others:
+                first = torch.minimum(first, other)
+            tensor.mul_(first)
+
+
+def _decays(touched: list[tuple[Occupied, _Along]]) -> list[_Decay]:
+    alike: dict[tuple[torch.device, torch.dtype], list[tuple[Occupied, _Along]]] = {}
+    for occupied, along in touched:
+        alike.setdefault((occupied.tensor.device, occupied.tensor.dtype), []).append((occupied, along))
+    return [_Decay(rows) for rows in alike.values()]

@@ -11,6 +11,7 @@ import pytest
 import ozgraph
 from models.halving import NOTHING, HalfOfEveryFamily
 from models.rows import ROWS
+from ozgraph.errors import ModelError
 from ozgraph.numerics import compare
 
 NAMES = (
@@ -82,3 +83,16 @@ def test_element_types_survive_pruning(name: str, dtype: type, tmp_path: Path) -
 def test_a_float64_model_is_verified_in_float64(tmp_path: Path) -> None:
     report = ozgraph.prune(ROWS["double_mlp"](), target=NOTHING, passes=[HalfOfEveryFamily()]).report
     assert report.max_relative_error < 1e-12
+
+
+@pytest.mark.parametrize("name", ["qdq_mlp", "qdq_blocks"])
+def test_what_takes_no_float64_says_to_leave_exact_out(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(ROWS[name](), path)
+    with pytest.raises(ModelError) as caught:
+        ozgraph.prune(path, tmp_path / "small.onnx", target=NOTHING, passes=[HalfOfEveryFamily()], exact=True)
+    message = str(caught.value)
+    assert message.startswith(f"{path} cannot be run in float64: ") and message.endswith("; leave --exact out")
+    assert "QuantizeLinear" in message or "DequantizeLinear" in message
+    assert "\n" not in message and "single" not in message, "one line, and nothing of the copy in float64"
+    assert not (tmp_path / "small.onnx").exists()

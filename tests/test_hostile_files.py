@@ -31,17 +31,6 @@ def test_every_kind_of_damage_is_done(tmp_path: Path) -> None:
     assert done >= set(DAMAGES)
 
 
-@pytest.mark.parametrize("number", [223, 409, 426])
-def test_a_shape_of_another_rank_than_the_operator_takes_is_no_internal_error(
-    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, content = damaged([0, number], tmp_path)
-    for name, data in content.items():
-        (tmp_path / name).write_bytes(data)
-    assert command_line(["analyze", str(tmp_path / "model.onnx")]) in (0, 2)
-    assert "internal error" not in capsys.readouterr().err
-
-
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = Net("text")
     model = net.build(net.linear(net.op("Relu", net.linear(net.input("x", (2, 6)), 6, 12)), 12, 5))

@@ -14,7 +14,7 @@ from models.building import Net
 from models.rows import ROWS
 from ozgraph.errors import OzgraphError
 from ozgraph.graph import Array, Op, Value
-from ozgraph.passes.infer_dims import UNREADABLE
+from ozgraph.passes.program import UNREADABLE
 from ozgraph.rules.parameters import encoding
 from ozgraph.rules.rule import Spec, with_describe
 from ozgraph.rules.table import Override, registered
@@ -132,4 +132,4 @@ def test_integers_stand_for_numbers_only_where_their_scales_fit(
     found = encoding(weight)
     assert (found is not None) == fits
     if found is not None:
-        assert found.numbers(stored).tolist() == np.full((8, 6), 0.5).tolist()
+        assert found.numbers(stored, (slice(0, 8), slice(0, 6))).tolist() == np.full((8, 6), 0.5).tolist()

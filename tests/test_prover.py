@@ -193,6 +193,16 @@ def test_a_slot_is_constant_only_where_all_its_positions_agree() -> None:
     assert states[0] == 0.0
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_concatenation_along_another_axis_knows_only_what_all_its_operands_agree_on(first: bool) -> None:
+    net = Net("unknown_beside_zero")
+    x = net.linear(net.input("x", (4, 6)), 6, WIDTH, name="fc1")
+    unknown = net.op("Softmax", x, axis=0)
+    y = net.op("Concat", *((unknown, x) if first else (x, unknown)), axis=0)
+    found = ozgraph.analyze(net.build(net.linear(y, WIDTH, 3, name="fc2")))
+    assert [family.exactness for family in found.families] == ["consumers"]
+
+
 # -- dead as it is ---------------------------------------------------------------------------------------------------
 
 

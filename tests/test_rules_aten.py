@@ -10,15 +10,18 @@ import pytest
 
 import ozgraph
 from ozgraph.graph import Value
+from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
-from ozgraph.passes.state import State
+from ozgraph.passes.prove_dead import ProveDead, zeroing
+from ozgraph.passes.state import Removal, State
 from ozgraph.rules.rule import Reduction
 
 torch = pytest.importorskip("torch")
 
 from models.aten import CALLS  # noqa: E402  (needs torch)
+from ozgraph.backends.torch import to_module, zeroed  # noqa: E402
 
 
 class Calling(torch.nn.Module):
@@ -110,15 +113,15 @@ def test_a_zero_slot_is_not_seen_where_slots_are_added(name: str) -> None:
         if len(sites) != 1 or sites[0].reduction is not Reduction.SUM or len(sites[0].operands) < 2:
             continue
         original = {key: tensor.detach().clone() for key, tensor in tensors.items()}
-        for zeroed in by_name.values():
-            reduced = any(sites[0].op.inputs[operand] is zeroed for operand, _ in sites[0].operands)
-            if not reduced or not _places(state, zeroed, slot).any():
+        for silent in by_name.values():
+            reduced = any(sites[0].op.inputs[operand] is silent for operand, _ in sites[0].operands)
+            if not reduced or not _places(state, silent, slot).any():
                 continue
             with torch.no_grad():
-                tensors[zeroed.name][torch.from_numpy(_places(state, zeroed, slot))] = 0.0
+                tensors[silent.name][torch.from_numpy(_places(state, silent, slot))] = 0.0
                 before = _results(module)
                 for key, value in by_name.items():
-                    if value is not zeroed:
+                    if value is not silent:
                         tensors[key][torch.from_numpy(_places(state, value, slot))] *= -1.7
                 after = _results(module)
                 for key, tensor in tensors.items():
@@ -135,3 +138,41 @@ def test_most_calls_leave_a_slot_free() -> None:
     }  # fmt: skip
     frozen = {name for name in CALLS if not list(_free(_solved(Calling(name))))}
     assert frozen <= held
+
+
+class Weighted(Calling):
+    """The call's results, weighed element by element and added up: everything but a slot's place may shrink."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.called = len(list(self.parameters()))
+        for number, result in enumerate(_results(super().forward)):
+            tensor = torch.randn(result.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+            self.register_parameter(f"w{number}", torch.nn.Parameter(tensor))
+
+    def forward(self) -> Any:
+        tensors = list(self.parameters())
+        made = self.function(*tensors[: self.called])
+        made = made if isinstance(made, (list, tuple)) else [made]
+        return sum((part * weight).sum() for part, weight in zip(made, tensors[self.called :], strict=True))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_pruned_call_equals_the_zeroed_one(name: str) -> None:
+    """A random half of all free slots goes; what is rewritten (sizes, bounds, indexes, groups) still fits."""
+    module = Weighted(name)
+    state = ozgraph.analyze(ozgraph.capture(module, ()), rescale=True).state
+    state.chosen = Removal(state.dims.total)
+    choice = np.random.default_rng(0)
+    for family in state.families:
+        mask = choice.random(family.atom.size) < 0.5
+        mask[choice.integers(family.atom.size)] = False
+        state.chosen.add(family.atom, mask & state.dims.free_slots(family.atom))
+    ProveDead().run(state)
+    Eliminate().run(state)
+    assert state.given_back == []
+    assert state.removed or name == "diagonal"
+    smaller = to_module(state.graph, state.plan, modes=False)
+    with torch.no_grad():
+        expected = torch.func.functional_call(module, zeroed(state.graph, zeroing(state)), ())
+        torch.testing.assert_close(smaller(), expected, rtol=1e-12, atol=1e-12)

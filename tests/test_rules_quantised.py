@@ -11,6 +11,8 @@ from models.building import Net
 from models.pruning import families_of, halved
 from models.quantised import MODELS
 from models.rows import ROWS
+from ozgraph.blocks import tiles
+from ozgraph.rules.parameters import Encoding
 
 FOUND = {
     "qdq_mlp": {("fc1.weight", 12, "exact"), ("fc2.weight", 8, "exact")},
@@ -106,3 +108,25 @@ def test_columns_whose_last_block_is_cut_short_stay() -> None:
     report = ozgraph.analyze(blocked_columns(10)).report
     assert not report.families
     assert "its last block is cut short" in {row.reason for row in report.frozen}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_what_a_block_shares_is_repeated_only_for_the_part_that_is_looked_at(axis: int, size: int) -> None:
+    random = np.random.default_rng(0)
+    stored = random.integers(-8, 8, (6, 12)).astype(np.int8)
+    shape = tuple(extent // size if number == axis else extent for number, extent in enumerate(stored.shape))
+    zero, scale = random.integers(-2, 3, shape).astype(np.int8), random.random(shape).astype(np.float32)
+    zero[(slice(None),) * (1 - axis) + (0,)] = 1  # all along this position, one integer stands for zero
+    encoding = Encoding(zero, scale, (axis, size))
+    zeros, scales = zero.repeat(size, axis=axis), scale.repeat(size, axis=axis)
+    wanted = (stored - zeros.astype(np.float32)) * scales
+    for tile in (*tiles(stored.shape, 4), *tiles(stored.shape, 24), (slice(1, 6), slice(5, 12))):
+        np.testing.assert_array_equal(encoding.numbers(stored[tile], tile), wanted[tile])
+        np.testing.assert_array_equal(encoding.zeros(tile), zeros[tile])
+    for along in (0, 1):
+        found = encoding.zero_by_position(along, stored.shape[along])
+        same = (zeros.max(axis=1 - along) == zeros.min(axis=1 - along)).tolist()
+        assert np.isfinite(found).tolist() == same
+        assert found[np.array(same)].tolist() == zeros.max(axis=1 - along)[np.array(same)].tolist()
+    assert encoding.zero_by_position(1 - axis, stored.shape[1 - axis])[0] == 1

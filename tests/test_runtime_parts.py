@@ -68,8 +68,8 @@ def test_slots_decay_and_hold_and_nothing_else_moves(name: str, axis: int, index
     module, found = arranged(slots, axis, index=index)
     before = module.weight.detach().clone()
     zeroing = Zeroing(layout(found, found.families))
-    zeroing.decay_only(torch.tensor([False, True, False, False]))
-    zeroing.hold_only(torch.tensor([False, False, True, False]))
+    zeroing.decay_only(np.array([False, True, False, False]))
+    zeroing.hold_only(np.array([False, False, True, False]))
     zeroing.decay(0.25)
     zeroing.hold()
     for slot, factor in enumerate((1.0, 0.25, 0.0, 1.0)):
@@ -93,7 +93,7 @@ def test_an_element_in_two_decaying_slots_decays_once() -> None:
         module, family(0, 3, occurrence("weight", 0, [0, 1, 2])), family(1, 2, occurrence("weight", 1, [0, 1]))
     )
     zeroing = Zeroing(layout(found, found.families))
-    zeroing.decay_only(torch.tensor([True, False, False, True, False]))
+    zeroing.decay_only(np.array([True, False, False, True, False]))
     zeroing.decay(0.5)
     assert module.weight.tolist() == [[0.5, 0.5], [0.5, 1.0], [0.5, 1.0]]
 
@@ -103,7 +103,7 @@ def test_a_position_that_needs_two_slots_goes_with_either() -> None:
     both = (occurrence("weight", 0, [0, 0, 1, 1]), occurrence("weight", 0, [0, 1, 0, 1]))
     found = groups(module, family(0, 2, *both))
     zeroing = Zeroing(layout(found, found.families))
-    zeroing.hold_only(torch.tensor([True, False]))
+    zeroing.hold_only(np.array([True, False]))
     zeroing.hold()
     assert module.weight.tolist() == [0, 0, 0, 1]
 
@@ -112,7 +112,7 @@ def test_holding_wipes_out_infinities_and_nan() -> None:
     module = Loose(weight=torch.tensor([float("inf"), float("nan"), 1.0]))
     found = groups(module, family(0, 3, occurrence("weight", 0, [0, 1, 2])))
     zeroing = Zeroing(layout(found, found.families))
-    zeroing.hold_only(torch.tensor([True, True, False]))
+    zeroing.hold_only(np.array([True, True, False]))
     zeroing.hold()
     assert module.weight.tolist() == [0, 0, 1]
 
@@ -142,6 +142,11 @@ def test_criteria_are_the_published_formulas() -> None:
         "taylor2": 0.5 * inner**2,
         "snip": (x * g).abs().sum(1),
     }
+    curved = {name: torch.randn_like(tensor) for name, tensor in weights.items()}
+    with pytest.raises(UsageError, match="record_hessian_gradient"):
+        CRITERIA["grasp"](measure)
+    measure.hessian_gradient = curved
+    wanted["grasp"] = (x * torch.cat((curved["a"], curved["b"][:, None]), 1)).sum(1)
     assert wanted.keys() == CRITERIA.keys()
     for name, scores in wanted.items():
         torch.testing.assert_close(CRITERIA[name](measure), scores)

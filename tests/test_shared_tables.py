@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 
@@ -149,3 +151,25 @@ def test_the_layers_of_an_exported_decoder_have_head_widths_of_their_own(name: s
     assert len(widths) >= 2
     for first in widths:
         check_removal(model, state, [first])
+
+
+def test_what_a_branch_returns_is_no_operand_to_take_from() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    branches (float[2, 8] x, bool[1] on) => (float[2, 3] y) {
+        made = Relu(x)
+        here = MatMul(x, w)
+        chosen = If (on) <
+            then_branch = one () => (float[2, 8] a) { a = Sigmoid(here) },
+            else_branch = other () => (float[2, 8] b) { b = Identity(made) }
+        >
+        moved = BatchNormalization(chosen, c, c, c, c)
+        narrow = MatMul(moved, v)
+        active = Relu(narrow)
+        y = MatMul(active, u)
+    }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, sizes in (("w", (8, 8)), ("c", (8,)), ("v", (8, 6)), ("u", (6, 3))):
+        weight = rng.random(sizes, dtype=np.float32) + 0.5
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    assert not pruned(model, ("v", 6, "exact")).takes

@@ -139,6 +139,19 @@ def test_a_large_model_is_not_given_to_it(
             ozgraph.load(source, simplify=True)
 
 
+def test_all_external_data_counts_whatever_its_files_are_called(
+    roundabout: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("raise SystemExit('must not run')", tmp_path, monkeypatch)
+    path = tmp_path / "model.onnx"
+    onnx.save(roundabout, path, save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    files = [file for file in tmp_path.iterdir() if file.is_file() and file != path]
+    assert len(files) > 1
+    monkeypatch.setattr(simplifier, "LARGEST", path.stat().st_size + max(file.stat().st_size for file in files))
+    with pytest.warns(UserWarning, match="larger than"):
+        ozgraph.load(path, simplify=True)
+
+
 def test_a_result_that_computes_something_else_is_not_taken(
     roundabout: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from ozgraph.blocks import Tile, tiles, within
 from ozgraph.frontends.control_flow import graphs_of
 from ozgraph.frontends.onnx import OnnxOrigin
+from ozgraph.frontends.tensors import elements
 from ozgraph.graph import Array, Graph, Op, Value
 from ozgraph.plan import Indices
 
@@ -103,34 +106,77 @@ class Slice:
             array = array.take(positions, axis=axis)
         return array
 
+    def inside(self, tile: Tile) -> Slice:
+        """The same for the part of a tensor in ``tile``; positions must rise."""
+        return Slice([(axis, within(positions, tile[axis])) for axis, positions in self.axes])
+
 
 @dataclass(frozen=True, slots=True)
 class Zero:
-    """Set positions along some axes to ``point``, which broadcasts against the tensor."""
+    """Set positions along some axes to what stands for zero.
+
+    Attributes:
+        point: a tile of the tensor -> what stands for zero there, broadcasting against it; None is zero itself.
+        tile: the part of the tensor that is given; None is all of it.
+    """
 
     axes: list[tuple[int, Indices]]
-    point: Array | None = None
+    point: Callable[[Tile], Array] | None = None
+    tile: Tile | None = None
 
     def __call__(self, array: Array) -> Array:
         """A copy of ``array`` with the positions at zero."""
         array = np.array(array)
+        whole = tuple(slice(0, extent) for extent in array.shape)
+        zero = np.zeros(()) if self.point is None else self.point(self.tile or whole)
+        zeros = np.broadcast_to(zero, array.shape)
         for axis, positions in self.axes:
             index = (slice(None),) * axis + (positions,)
-            array[index] = 0 if self.point is None else np.broadcast_to(self.point, array.shape)[index]
+            array[index] = zeros[index]
         return array
+
+    def inside(self, tile: Tile) -> Zero:
+        """The same for the part of a tensor in ``tile``; positions must rise."""
+        return Zero([(axis, within(positions, tile[axis])) for axis, positions in self.axes], self.point, tile)
+
+
+class Changed(ir.LazyTensor):
+    """A tensor with a change that is made each time it is read; written a block at a time.
+
+    Args:
+        source: the elements before the change, a memory map where they are large.
+        shape: what the change leaves.
+        known: dtype, name and documentation, as for any ``LazyTensor``.
+    """
+
+    def __init__(self, source: Callable[[], Array], shape: tuple[int, ...], change: Slice | Zero, **known: Any) -> None:
+        super().__init__(self._whole, shape=ir.Shape(shape), **known)
+        self._source, self._change, self._sizes = source, change, shape
+
+    def _whole(self) -> ir.TensorProtocol:
+        array = np.ascontiguousarray(self._change(self._source())).reshape(self._sizes)
+        return ir.Tensor(array, dtype=self.dtype, name=self.name)
+
+    def tofile(self, file: Any) -> None:
+        """Write the elements in the order of the file; at no time is there more than a block of them in memory."""
+        axes = [axis for axis, _ in self._change.axes]
+        rising = all((positions[1:] > positions[:-1]).all() for _, positions in self._change.axes)
+        if self.dtype.bitwidth < 8 or sys.byteorder != "little" or not rising or len(set(axes)) < len(axes):
+            super().tofile(file)
+            return
+        array = self._source()
+        for tile in tiles(array.shape):
+            block = np.ascontiguousarray(self._change.inside(tile)(array[tile]))
+            file.write(block.reshape(-1).view(np.uint8))
 
 
 def lazily(tensor: ir.TensorProtocol, shape: tuple[int, ...], change: Slice | Zero) -> ir.TensorProtocol:
     """``tensor`` after ``change``, computed each time it is read and never kept."""
-
-    def evaluate() -> ir.TensorProtocol:
-        array = np.ascontiguousarray(change(tensor.numpy())).reshape(shape)
-        return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
-
-    return ir.LazyTensor(
-        evaluate,
+    return Changed(
+        lambda: elements(tensor),
+        shape,
+        change,
         dtype=tensor.dtype,
-        shape=ir.Shape(shape),
         name=tensor.name,
         doc_string=tensor.doc_string,
         metadata_props=dict(tensor.metadata_props),

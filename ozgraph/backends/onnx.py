@@ -5,16 +5,17 @@ Weights are shared with the original and sliced when they are written, one at a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ozgraph.backends.files import check, write
-from ozgraph.backends.model_copy import ModelCopy, Slice, Zero, copy_of, cut, lazily
+from ozgraph.backends.model_copy import Changed, ModelCopy, Slice, Zero, copy_of, cut, lazily
 from ozgraph.backends.rewriting import replace_op, rewrite_op
 from ozgraph.backends.taking import take_apart
+from ozgraph.blocks import Tile
 from ozgraph.frontends.normal_form import drop_unused
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.plan import Indices, Plan, Zeroing
@@ -101,13 +102,8 @@ def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list
     assert node is not None and weight is not None and constant.shape is not None and source.name is not None
     name = source.name
     source.name = None
-
-    def evaluate() -> ir.TensorProtocol:
-        assert weight is not None
-        return ir.Tensor(Zero(axes)(weight.numpy()), name=name)
-
     dtype = ir.DataType.from_numpy(weight.numpy().dtype)
-    tensor = ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(constant.shape), name=name)
+    tensor = Changed(weight.numpy, constant.shape, Zero(axes), dtype=dtype, name=name)
     value = copy.initializer(name, tensor)
     source.replace_all_uses_with(value, replace_graph_outputs=True)
     graph = node.graph
@@ -116,10 +112,11 @@ def _replace_fill(copy: ModelCopy, source: ir.Value, constant: Value, axes: list
     copy.values[constant] = value
 
 
-def _zero_point(constant: Value) -> Array | None:
-    """What stands for zero in a quantized weight: the zero point, shaped to broadcast."""
-    how = None if constant.is_float else encoding(constant)
-    return None if how is None else how.zero
+def _zero_point(constant: Value) -> Callable[[Tile], Array] | None:
+    """What stands for zero in a quantized weight: its zero point, tile by tile."""
+    narrow = constant.dtype is not None and constant.dtype.itemsize == 1
+    how = encoding(constant) if narrow or not constant.is_float else None
+    return None if how is None else how.zeros
 
 
 def _set_shapes(copy: ModelCopy, shapes: Mapping[Value, tuple[int, ...]]) -> None:

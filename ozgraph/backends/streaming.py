@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.errors import VerificationError
+from ozgraph.frontends.hollow import Hollow
 
 _DELIMITED = 2
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -46,7 +47,7 @@ def stream(model: ir.Model, file: BinaryIO, count: Callable[[ir.TensorProtocol],
                 originals.append((value, tensor))
                 if graph is model.graph:
                     weights.append(tensor)
-                    value.const_value = _Header(tensor)
+                    value.const_value = Hollow(tensor)
                 else:
                     value.const_value = embedded(tensor)
         proto = ir.to_proto(model)
@@ -78,24 +79,6 @@ def stream(model: ir.Model, file: BinaryIO, count: Callable[[ir.TensorProtocol],
             raise VerificationError(f"weight {weight.name!r} changed its size while it was written; report this")
         file.write(content)
         count(weight)
-
-
-class _Header(ir.LazyTensor):
-    """A tensor that is written without its elements."""
-
-    def __init__(self, tensor: ir.TensorProtocol) -> None:
-        super().__init__(
-            lambda: tensor,
-            dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=tensor.name,
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-        )
-
-    def tobytes(self) -> bytes:
-        """Nothing: the elements follow by themselves."""
-        return b""
 
 
 def _tag(field: int, length: int) -> bytes:

@@ -127,6 +127,7 @@ class _Edits:
         self._by_target: dict[str, fx.Node] = {
             str(node.target): node for node in module.graph.nodes if node.op == "get_attr"
         }
+        self._moved: dict[Value, fx.Node] = {}
         self._made = 0
         self._inlined = self._inline(
             {self._origin.nodes.get(op) for op in (*plan.rewrites, *plan.replacements, *(op for op, _ in plan.takes))}
@@ -225,6 +226,8 @@ class _Edits:
 
     def _of(self, value: Value) -> fx.Node:
         """What computes or holds a value in the module's graph."""
+        if value in self._moved:
+            return self._moved[value]
         weight = self._origin.weights.get(value)
         if weight is not None:
             for name in weight.names:
@@ -325,10 +328,10 @@ class _Edits:
                 name, _, overload = new.type.partition(".")
                 target = getattr(getattr(getattr(torch.ops, new.domain or "aten"), name), overload or "default")
                 inputs = [self._input(entry, known, node) for entry in new.inputs]
-                args, kwargs = _arguments(target, inputs, new.attributes)
-                made = self._module.graph.call_function(target, args, kwargs)
+                made = self._module.graph.call_function(target, *_arguments(target, inputs, new.attributes))
                 for number, result in enumerate(new.outputs):
                     known[result] = made if len(new.outputs) == 1 else self._result(made, number)
+        self._moved |= {value: known[value.name] for value in op.outputs if value is not None}
         if len(op.outputs) == 1:
             node.replace_all_uses_with(known[next(iter(own))])
         else:

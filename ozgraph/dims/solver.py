@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,7 @@ from ozgraph.dims.terms import Atom, Dim, Ids, Take, children, resolve, same
 from ozgraph.dims.unify import MOST_CUTS, Unifier
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """Why a slot cannot go.
 
     Attributes:
@@ -30,6 +28,8 @@ class Reason:
 
 _ASKEW = "its positions are arranged in two ways that do not line up"
 _TOGETHER = "all of its slots go together or not at all"
+_IN_PART, _VARIOUSLY = -2, -3
+"""What stands for the reason of an atom with free slots left, and of one that is frozen for several reasons."""
 
 
 class Dims(Unifier):
@@ -43,25 +43,55 @@ class Dims(Unifier):
         super().__init__()
         self.reasons: list[Reason] = []
         self._reason_ids: dict[Reason, int] = {}
-        self._frozen = np.full(1024, NOTHING, dtype=np.int32)
-        self._bases: Ids = np.full(64, NOTHING, dtype=np.int64)
-        self._held: dict[Atom, bool] = {}  # atoms with frozen slots -> whether all of them are
+        self._held: dict[Atom, int] = {}  # atoms with frozen slots -> the one reason for all of them, or as below
+        self._late: list[Atom] = []  # frozen as a whole, and not yet written into the array
+        self._slots = np.full(64, NOTHING, dtype=np.int32)
+        self._starts: Ids = np.full(64, NOTHING, dtype=np.int64)
+        self._started = 0
         self._expanded: dict[int, tuple[Dim, Ids]] = {}
 
-    def _made(self, atom: Atom) -> None:
-        if self.total >= len(self._frozen):  # one spare at the end, which NOTHING indexes
-            self._frozen = _with_room(self._frozen, self.total + 1)
-        if len(self.atoms) > len(self._bases):
-            self._bases = _with_room(self._bases, len(self.atoms))
-        self._bases[len(self.atoms) - 1] = atom.base
+    @property
+    def _frozen(self) -> npt.NDArray[np.int32]:
+        """The reason of every slot, :data:`NOTHING` for free ones, and a spare one at the end, which that indexes."""
+        if self.total >= len(self._slots):
+            self._slots = _with_room(self._slots, self.total + 1)
+        if self._late:
+            for atom in self._late:
+                held = self._slots[atom.base : atom.base + atom.size]
+                held[held < 0] = self._held[atom]
+            self._late.clear()
+        return self._slots
+
+    @property
+    def _bases(self) -> Ids:
+        """The first id of every atom."""
+        count = len(self.atoms)
+        if self._started < count:
+            if count > len(self._starts):
+                self._starts = _with_room(self._starts, count)
+            self._starts[self._started : count] = [atom.base for atom in self.atoms[self._started :]]
+            self._started = count
+        return self._starts[:count]
 
     def _bound(self, atom: Atom, dim: Dim) -> None:
-        self._expanded.clear()
-        if atom in self._held:
-            held = self._frozen[atom.base : atom.base + atom.size]
-            table = self.ids(dim, frozen=True)
-            for reason in np.unique(held[held >= 0]):
-                self._freeze_ids(table[held == reason], int(reason))
+        if self._expanded:
+            self._expanded.clear()
+        reason = self._held.get(atom)
+        if reason is None:
+            return
+        top = resolve(dim)
+        if isinstance(top, Atom) and reason != _IN_PART:
+            # All slots of the one are frozen, and so are all of the other from now on.
+            other = self._held.get(top)
+            if other is None and reason >= 0:
+                self._hold(top, reason)
+                return
+            if other is not None and other != _IN_PART:
+                return
+        held = self._frozen[atom.base : atom.base + atom.size]
+        table = self.ids(dim, frozen=True)
+        for number in np.unique(held[held >= 0]):
+            self._freeze_ids(table[held == number], int(number))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -93,7 +123,7 @@ class Dims(Unifier):
 
     def owners(self, slots: Ids) -> Ids:
         """For every slot id, the index of its atom in :attr:`atoms`."""
-        owners: Ids = np.searchsorted(self._bases[: len(self.atoms)], slots, side="right") - 1
+        owners: Ids = np.searchsorted(self._bases, slots, side="right") - 1
         return owners
 
     # -- freezing --------------------------------------------------------------------------------------------------
@@ -102,13 +132,19 @@ class Dims(Unifier):
         """Hold back every slot that the positions of ``dim`` need (all positions by default)."""
         top = resolve(dim)
         if positions is None and isinstance(top, Atom):
-            if not self._held.get(top):
-                held = self._frozen[top.base : top.base + top.size]
-                held[held < 0] = self._reason(reason)
-                self._held[top] = True
-            return
+            held = self._held.get(top)
+            if held is None:
+                self._hold(top, self._reason(reason))
+                return
+            if held != _IN_PART:
+                return
         table = self._expand(top)
         self._freeze_ids(table if positions is None else table[positions], self._reason(reason))
+
+    def _hold(self, atom: Atom, reason: int) -> None:
+        """Freeze all slots of an atom that has none frozen."""
+        self._held[atom] = reason
+        self._late.append(atom)
 
     def freeze_slots(self, slots: Ids, reason: Reason) -> None:
         """Hold back the slots with these ids."""
@@ -124,12 +160,13 @@ class Dims(Unifier):
     def _freeze_ids(self, slots: Ids, reason: int) -> None:
         slots = np.asarray(slots).ravel()
         slots = slots[slots >= 0]
-        slots = slots[self._frozen[slots] < 0]
+        frozen = self._frozen
+        slots = slots[frozen[slots] < 0]
         if slots.size:
-            self._frozen[slots] = reason
+            frozen[slots] = reason
             for number in np.unique(self.owners(slots)).tolist():
                 atom = self.atoms[number]
-                self._held[atom] = not self.free_slots(atom).any()
+                self._held[atom] = _IN_PART if self.free_slots(atom).any() else _VARIOUSLY
 
     def frozen_reason(self, slots: Ids) -> npt.NDArray[np.int32]:
         """Index into :attr:`reasons` for each slot id, -1 where it is free."""
@@ -141,10 +178,8 @@ class Dims(Unifier):
 
     def free_atoms(self) -> set[Atom]:
         """The unbound atoms with a slot that may go."""
-        if not self.atoms:
-            return set()
-        free = np.logical_or.reduceat(self._frozen[: self.total] < 0, self._bases[: len(self.atoms)])
-        return {atom for atom, any_free in zip(self.atoms, free.tolist(), strict=True) if any_free and not atom.bound}
+        held = self._held
+        return {atom for atom in self.atoms if atom.bound is None and held.get(atom, _IN_PART) == _IN_PART}
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -226,7 +261,11 @@ class Dims(Unifier):
 
         Both sides must need the same non-frozen slots at every position. Structurally equal sides do by construction.
         """
-        open_equations = [entry for entry in self.equations if not same(entry[0], entry[1])]
+        open_equations = [
+            (left, right, origin)
+            for left, right, origin in self.equations
+            if resolve(left) is not resolve(right) and not same(left, right)
+        ]
         violated: set[int] = set()
         while True:
             before = len(violated)

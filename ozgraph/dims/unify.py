@@ -45,9 +45,6 @@ class Unifier:
         self.equations: list[tuple[Dim, Dim, Any]] = []
         self.deferred: list[tuple[Dim, Dim, Any]] = []
 
-    def _made(self, atom: Atom) -> None:
-        """Called when ``atom`` has been given its ids."""
-
     def _bound(self, atom: Atom, dim: Dim) -> None:
         """Called when ``atom`` turns out to be ``dim``."""
 
@@ -63,7 +60,6 @@ class Unifier:
         made = Atom(size, self.total, cuts)
         self.total += size
         self.atoms.append(made)
-        self._made(made)
         return made
 
     @property
@@ -98,7 +94,15 @@ class Unifier:
         if left.size != right.size:
             raise RuleError(f"axes of {left.size} and {right.size} positions cannot be the same dimension")
         self.equations.append((left, right, origin))
-        self._unify(left, right, origin)
+        left, right = resolve(left), resolve(right)
+        if left is right:
+            return
+        if isinstance(left, Atom) and isinstance(right, Atom):
+            # Nearly all equations are of this kind.
+            older, younger = (left, right) if left.base < right.base else (right, left)
+            self._bind(younger, older)
+        else:
+            self._unify(left, right, origin)
 
     def _unify(self, left: Dim, right: Dim, origin: Any) -> None:
         work = [(left, right)]

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import networkx as nx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
@@ -149,6 +148,8 @@ def _is_sorted(graph: ir.Graph) -> bool:
 
 
 def _cycle(graph: ir.Graph) -> str:
+    import networkx as nx
+
     network: nx.DiGraph[ir.Node] = nx.DiGraph()
     for node in graph.all_nodes():
         for value in node.inputs:

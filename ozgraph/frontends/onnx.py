@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling
+from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling, sparse
 from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.layer_norm import fuse_layer_norms
@@ -44,7 +44,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         shapes: input name -> sizes at which to bind its dynamic axes; inputs that are left out are guessed.
 
     Raises:
-        ModelError: the model is not readable, inconsistent, unsafe, or newer than the installed onnxruntime.
+        ModelError: the model is not readable, inconsistent, unsafe, or newer than the installed onnx.
         UsageError: ``shapes`` names an unknown input or does not fit its rank or static sizes.
     """
     model, path, where = _read(source)
@@ -116,7 +116,7 @@ def _read(source: Source) -> tuple[ir.Model, str | None, str]:
     with translated(where, "reading it"), warnings.catch_warnings():
         # What onnx_ir warns of (keys of external data that it does not know) is nothing that a user could act on.
         warnings.filterwarnings("ignore", category=UserWarning, module="onnx_ir")
-        model = ir.from_proto(proto)
+        model = sparse.to_ir(proto, where)
     if path is not None:
         ir.external_data.set_base_dir(model.graph, os.path.dirname(path))
         for function in model.functions.values():

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ozgraph.frontends import sampling
+from ozgraph.frontends.tensors import elements
 from ozgraph.graph import Array, Op, Value
 
 
@@ -29,7 +30,7 @@ class TensorConstant:
 
     def numpy(self) -> Array:
         """The elements; a view of the memory map for external data. Never write into it."""
-        return self.tensor.numpy()
+        return elements(self.tensor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,25 @@
 """Shape inference on a model without its weights.
 
-One run of onnx's own inference settles static models. What it leaves open (long shape arithmetic) is walked forward
-node by node, with the arithmetic evaluated. Weights take part as typed inputs; only small tensors keep their contents.
+Most models are made of operators whose results take no more than a glance, see :mod:`~ozgraph.frontends.plain_shapes`;
+onnx looks at the few others one by one. Where that does not settle every value, or says that something is wrong, one
+run of onnx's own inference sees the whole model. What it leaves open (long shape arithmetic) is walked forward node by
+node, with the arithmetic evaluated. Weights take part as typed inputs; only small tensors keep their contents.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes
+from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes, plain_shapes
 from ozgraph.frontends.control_flow import Control, every_node, followed
+from ozgraph.frontends.hollow import without_weights
 from ozgraph.frontends.known import Dim, Inferred
 from ozgraph.frontends.normal_form import default_opset, root_cause
 from ozgraph.graph import Array
@@ -39,53 +42,85 @@ _UNTYPED = "expected to have type but instead is null"
 
 
 class Skeleton:
-    """A model's nodes and the types of its weights, ready to be inferred at any input sizes."""
+    """A model's nodes and the types of its weights, ready to be inferred at any input sizes.
+
+    Attributes:
+        model: in normal form.
+        version: of the default domain.
+        controls: the nodes whose bodies are followed.
+        weights: name -> element type and sizes of every initializer.
+        integers: contents of the small tensors of integers.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         graph = model.graph
         self.model = model
         self.version = default_opset(model)
         self.controls = followed(graph, self.version)
-        self.constants: dict[str, Array] = {}
+        self._opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opset_imports.items()]
+        self.weights: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self._small: dict[str, ir.TensorProtocol] = {}
         self.integers: dict[str, Array] = {}
-        self._template = onnx.ModelProto(ir_version=model.ir_version)
-        self._opsets: list[onnx.OperatorSetIdProto] = []
-        for domain, version in graph.opset_imports.items():
-            entry = onnx.helper.make_opsetid(domain, version)
-            self._template.opset_import.append(entry)
-            self._opsets.append(entry)
-        proto = self._template.graph
-        proto.name = graph.name or "graph"
         for value in graph.initializers.values():
-            self._add_initializer(proto, value)
+            self._add_initializer(value)
+
+    def _add_initializer(self, value: ir.Value) -> None:
+        tensor = value.const_value
+        assert tensor is not None and value.name is not None
+        dtype, sizes = tensor.dtype, tuple(tensor.shape.numpy())
+        self.weights[value.name] = dtype.value, sizes
+        if dtype != ir.DataType.STRING and dtype.bitwidth >= 8 and _is_small(tensor):
+            self._small[value.name] = tensor
+            if dtype in _INTEGERS:
+                self.integers[value.name] = tensor.numpy()
+
+    @cached_property
+    def constants(self) -> dict[str, Array]:
+        """Contents of the small tensors."""
+        return {name: tensor.numpy() for name, tensor in self._small.items()}
+
+    @cached_property
+    def _template(self) -> onnx.ModelProto:
+        """The model without its weights, and without inputs."""
+        graph = self.model.graph
+        template = onnx.ModelProto(ir_version=self.model.ir_version)
+        template.opset_import.extend(self._opsets)
+        proto = template.graph
+        proto.name = graph.name or "graph"
+        for name, (dtype, sizes) in self.weights.items():
+            tensor = self._small.get(name)
+            if tensor is None:
+                _add_input(proto, name, dtype, sizes)
+                continue
+            kept = proto.initializer.add()
+            kept.name = name
+            kept.data_type = dtype
+            kept.dims.extend(sizes)
+            kept.raw_data = tensor.tobytes()
+        names: set[str | None] = set()
+
+        def declare(tensor: ir.TensorProtocol) -> str:
+            """Add a weight of a body to the inputs, under a name that nothing else has."""
+            if not names:
+                names.update(value.name for part in self.model.graphs() for value in _values(part))
+            name, count = tensor.name or "weight", 0
+            while name in names:
+                count += 1
+                name = f"{tensor.name}_{count}"
+            names.add(name)
+            _add_input(proto, name, tensor.dtype.value, tuple(tensor.shape.numpy()))
+            return name
+
         for node in graph:
-            ir.serde.serialize_node_into(proto.node.add(), node)
+            proto.node.append(without_weights(node, _is_small, declare))
         for value in graph.outputs:
             ir.serde.serialize_value_into(proto.output.add(), value)
+        return template
 
     @property
     def nodes(self) -> Iterator[ir.Node]:
         """The nodes of the model and of the bodies that are followed."""
         return every_node(self.model.graph, self.controls)
-
-    def _add_initializer(self, proto: onnx.GraphProto, value: ir.Value) -> None:
-        tensor = value.const_value
-        assert tensor is not None and value.name is not None
-        dtype, sizes = tensor.dtype, tensor.shape.numpy()
-        whole = dtype in _INTEGERS
-        most = arithmetic.MOST_ELEMENTS if whole else _MOST_FLOATS
-        if dtype != ir.DataType.STRING and math.prod(sizes) <= most and dtype.bitwidth >= 8:
-            elements = tensor.numpy()
-            self.constants[value.name] = elements
-            if whole:
-                self.integers[value.name] = elements
-            kept = proto.initializer.add()
-            kept.name = value.name
-            kept.data_type = dtype.value
-            kept.dims.extend(elements.shape)
-            kept.raw_data = tensor.tobytes()
-            return
-        _add_input(proto, value.name, dtype.value, tuple(sizes))
 
     def bound(self, sizes: Sizes, *, with_output_shapes: bool = False) -> onnx.ModelProto:
         """The weightless model with its inputs at ``sizes``."""
@@ -113,6 +148,10 @@ class Skeleton:
         Raises:
             InferenceError: operators reject the sizes.
         """
+        if walk:
+            settled = _settled(self, sizes)
+            if settled is not None:
+                return settled
         proto = self.bound(sizes)
         try:
             inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, data_prop=True, strict_mode=True)
@@ -155,7 +194,7 @@ class Skeleton:
                 contents[value.name] = arithmetic.tensor(value.name, data[value.name])
         try:
             outputs = onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, contents or None, opset_imports=self._opsets
+                schema, without_weights(node, _is_small), types, contents or None, opset_imports=self._opsets
             )
         except Exception:  # the operator rejects the operands: nothing is known
             return None
@@ -164,11 +203,36 @@ class Skeleton:
             _record(name, result, known)
         return known
 
+    def is_small(self, name: str) -> bool:
+        """Whether the contents of a constant are kept."""
+        return name in self._small
+
+    def contents(self, node: ir.Node, known: Inferred) -> dict[str, Array]:
+        """The operands of a node whose elements are known."""
+        return {
+            name: elements
+            for name in (value.name or "" for value in node.inputs if value is not None)
+            if (elements := known.elements.get(name, self.constants.get(name))) is not None
+        }
+
     def version_of(self, domain: str) -> int:
         """Opset version in force for ``domain``."""
         if domain in ("", "ai.onnx"):
             return self.version
         return self.model.graph.opset_imports.get(domain, 1)
+
+
+def _is_small(tensor: ir.TensorProtocol) -> bool:
+    """Whether the elements of a tensor may decide about shapes."""
+    most = arithmetic.MOST_ELEMENTS if tensor.dtype in _INTEGERS else _MOST_FLOATS
+    return math.prod(tensor.shape.numpy()) <= most
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
 
 
 @lru_cache(maxsize=1024)
@@ -216,6 +280,66 @@ def _record(name: str, kind: onnx.TypeProto, known: Inferred) -> None:
         )
 
 
+def _settled(skeleton: Skeleton, sizes: Sizes) -> Inferred | None:
+    """What is known of a model whose values all have one shape; None where there is anything else to say of one."""
+    graph = skeleton.model.graph
+    if skeleton.controls:
+        return None  # what is in bodies takes more than one look
+    most = 1 + len(graph) // _FEW_OTHERS
+    known = Inferred()
+    for value in graph.inputs:
+        name, dtype = value.name or "", value.dtype
+        shape = sizes.get(name)
+        if shape is None or dtype is None or not all(isinstance(extent, int) for extent in shape):
+            return None
+        known.shapes[name], known.dtypes[name] = tuple(shape), dtype.value
+    for name, (code, extents) in skeleton.weights.items():
+        known.shapes[name], known.dtypes[name] = extents, code
+    known.elements.update(skeleton.integers)
+    computed: set[str] = set()
+    for node in graph:
+        result = (
+            plain_shapes.plain(node, skeleton.version, known.shapes, known.dtypes, known.elements)
+            if node.domain in ("", "ai.onnx")
+            else None
+        )
+        if result is not None:
+            name = node.outputs[0].name or ""
+            known.shapes[name], known.dtypes[name] = result
+            first = node.inputs[0].name or "" if node.inputs[0] is not None else ""
+            if first not in known.elements and not skeleton.is_small(first):
+                continue  # no arithmetic on sizes
+        else:
+            most -= 1
+            if most < 0 or not _infer_other(skeleton, node, known):
+                return None
+        _evaluate(skeleton, node, known, computed)
+    for value in graph.outputs:
+        if value.dtype is not None and known.dtypes.get(value.name or "") != value.dtype.value:
+            return None
+    return known
+
+
+_FEW_OTHERS = 8
+"""Where more than one in so many operators is not plain, one run of onnx on the whole model takes less time."""
+
+
+def _infer_other(skeleton: Skeleton, node: ir.Node, known: Inferred) -> bool:
+    """Let onnx infer one node; whether that says all there is to say."""
+    found = skeleton.infer_node(node, known.shapes, known.dtypes, skeleton.contents(node, known))
+    if found is None:
+        return False
+    for value in node.outputs:
+        name = value.name or ""
+        if not name:
+            continue
+        shape, dtype = found.static_shape(name), found.dtypes.get(name)
+        if shape is None or dtype is None or known.shapes.get(name, shape) != shape:
+            return False
+        known.shapes[name], known.dtypes[name] = shape, dtype
+    return True
+
+
 def _walk(skeleton: Skeleton, sizes: Sizes, known: Inferred) -> None:
     """Evaluate shape arithmetic and resolve open shapes, in topological order."""
     computed: set[str] = set()
@@ -251,12 +375,7 @@ def _infer_results(
     skeleton: Skeleton, node: ir.Node, outputs: Iterable[ir.Value], names: Mapping[str, int], known: Inferred
 ) -> None:
     """Record what is known of the results of one node, where that is not known yet."""
-    data = {
-        name: contents
-        for name in (value.name or "" for value in node.inputs if value is not None)
-        if (contents := known.elements.get(name, skeleton.constants.get(name))) is not None
-    }
-    found = skeleton.infer_node(node, known.shapes, known.dtypes, data)
+    found = skeleton.infer_node(node, known.shapes, known.dtypes, skeleton.contents(node, known))
     for value in outputs:
         assert value.name is not None
         if found is not None and value.name in found.dtypes:

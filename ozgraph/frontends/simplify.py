@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,12 +35,14 @@ onnx.save(model, sys.argv[2])
 def simplified(
     source: str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model,
     differ: Callable[[Path, Path], str | None] | None = None,
+    files: Iterable[str] = (),
 ) -> str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model:
     """The model as onnxsim writes it; ``source`` itself, with a warning, where onnxsim cannot take it.
 
     Args:
         source: a model that has been loaded once: what it reads has been checked.
         differ: given the files before and after, says in what they differ; None where they do not.
+        files: all that the model reads, itself and its external data.
 
     Raises:
         UsageError: onnxsim is not installed.
@@ -50,7 +52,7 @@ def simplified(
     with tempfile.TemporaryDirectory(prefix="ozgraph-simplify-") as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         path = _file(source, before)
-        if path is None or _bytes(path) > LARGEST:
+        if path is None or _bytes(path, files) > LARGEST:
             return _as_it_is(source, f"it is larger than {LARGEST >> 20} MiB")
         try:
             done = subprocess.run(
@@ -90,13 +92,10 @@ def _file(source: object, scratch: Path) -> str | os.PathLike[str] | None:
     return scratch
 
 
-def _bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes of a model with the external data beside it, as far as they can be told without parsing it."""
-    file = Path(path)
-    if not file.is_file():
-        return 0  # the frontend says what is wrong with it
-    beside = file.with_name(file.name + ".data")
-    return file.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+def _bytes(path: str | os.PathLike[str], files: Iterable[str]) -> int:
+    """Bytes of a model and of every file that keeps its external data."""
+    read = {os.path.realpath(path), *(os.path.realpath(file) for file in files)}
+    return sum(os.path.getsize(file) for file in read if os.path.isfile(file))
 
 
 def _as_it_is(

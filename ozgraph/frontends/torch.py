@@ -12,7 +12,7 @@ import torch
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, OzgraphError, UsageError
-from ozgraph.frontends.torch_faults import at_fault, first_line, is_data_dependent, unregistered_dataclasses
+from ozgraph.frontends.torch_faults import at_fault, dry_run, first_line, is_data_dependent, unregistered_dataclasses
 from ozgraph.frontends.torch_graph import build
 from ozgraph.frontends.torch_origin import TorchOrigin
 from ozgraph.frontends.torch_quiet import left_alone, quiet
@@ -29,9 +29,9 @@ def capture(
 ) -> Graph:
     """Read a PyTorch module for analysis; the module is left exactly as it was.
 
-    The graph is that of the module in eval mode, whatever mode the module is in, without gradients. What training
-    mode changes is found by :func:`ozgraph.frontends.torch_modes.training_arguments`. Data-parallel and compiled
-    modules are unwrapped; weights then have the names that they have inside.
+    The graph is that of the module in eval mode, whatever mode the module is in, without gradients; what training mode
+    changes, the backend finds. Data-parallel and compiled modules are unwrapped; weights then have the names that they
+    have inside.
 
     Args:
         module: any module, on any device; on the meta device no weight is needed.
@@ -99,7 +99,7 @@ def exported(
         if isinstance(problem, TypeError) and not is_data_dependent(problem) and at_fault(problem) is None:
             raise UsageError(f"{name}.forward does not take these inputs: {first_line(problem)}") from None
         try:
-            return _export(torch.fx.symbolic_trace(module), args, kwargs, dynamic_shapes)
+            return _export(_traced(module), args, kwargs, dynamic_shapes)
         except Exception:  # what torch.export said is the better explanation
             pass
         where = at_fault(problem)
@@ -133,13 +133,19 @@ def _export(
     return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
 
 
+def _traced(module: torch.nn.Module) -> torch.nn.Module:
+    """The module as torch.fx follows it, which reads buffers as it goes; what it writes to them goes to copies."""
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = buffer.clone()  # the caller's come back with all other attributes
+    return torch.fx.symbolic_trace(module)
+
+
 def _runs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the inputs are such that the module itself takes them."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            module(*args, **kwargs)
+        dry_run(module, args, kwargs)
     except Exception as error:
         return is_data_dependent(error)
     return True

@@ -62,16 +62,24 @@ def is_data_dependent(error: BaseException) -> bool:
     return False
 
 
+def dry_run(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a module gives, without elements: it runs on shapes and types, and writes to nothing of the caller's."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        named = (*module.named_parameters(), *module.named_buffers())
+        state: dict[str, torch.Tensor] = {name: mode.from_tensor(tensor) for name, tensor in named}
+        return torch.func.functional_call(module, state, args, kwargs)
+
+
 def unregistered_dataclasses(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[type[Any], ...]:
     """Dataclasses among a module's inputs and results that torch cannot take apart yet."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils import _pytree as pytree
 
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            results = module(*args, **kwargs)
+        results = dry_run(module, args, kwargs)
     except Exception:
         results = None
     found: dict[type[Any], None] = {}

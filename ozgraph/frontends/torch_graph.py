@@ -29,6 +29,9 @@ _PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "gene
 INLINED = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Higher-order operators that run a nested graph as it stands, with the position of the graph."""
 
+_CHECKS = ("_assert", "sym_constrain_range")
+"""Operators that only look whether something holds."""
+
 _MAY_COPY = frozenset({"reshape", "contiguous", "flatten", "to", "type_as", "expand_as", "reshape_as", "view_as"})
 _KINDS = {
     InputKind.PARAMETER: "parameter",
@@ -107,13 +110,14 @@ class _Builder:
             key = _identity(tensor)
             if key not in constants:
                 held = _of(self._origin.module, target, tensor)
+                # A shared tensor goes by the name that named_parameters has for it.
                 everywhere = names.get(_identity(held), (target,))
-                value = self._value(target, node.meta.get("val", tensor))
-                value.constant = TorchConstant(target, held)
+                value = self._value(everywhere[0], node.meta.get("val", tensor))
+                value.constant = TorchConstant(everywhere[0], held)
                 constants[key] = value
                 self._origin.weights[value] = Weight(
-                    target,
-                    (target, *(name for name in everywhere if name != target)),
+                    everywhere[0],
+                    everywhere,
                     _KINDS[spec.kind],
                     isinstance(held, torch.nn.Parameter) and held.requires_grad,
                     spec.persistent is not False and spec.kind is not InputKind.CONSTANT_TENSOR,
@@ -185,6 +189,8 @@ class _Builder:
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._higher_order(node, target)
         if isinstance(target, torch._ops.OpOverload):
+            if target._opname.startswith(_CHECKS):
+                return None
             found = node.meta.get("val")
             if _has_tensor(found) or _has_tensor_argument(node):
                 if not _has_tensor(found) and found is not None:

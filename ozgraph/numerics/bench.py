@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ozgraph.errors import UsageError
 from ozgraph.graph import Array
 from ozgraph.numerics.inputs import load_inputs, make_inputs
+from ozgraph.numerics.precision import dense
 from ozgraph.numerics.sessions import CPU, Session, open_session
 from ozgraph.results import BenchReport
 
@@ -62,10 +64,12 @@ def bench(
     if rounds < 1 or threads < 1 or seconds <= 0:
         raise UsageError(f"cannot time {rounds} rounds on {threads} threads in {seconds} seconds; all start above 0")
     feeds = inputs if isinstance(inputs, Mapping) else _feeds(first, shapes, inputs, seed)
-    sessions = [open_session(path, threads=threads, providers=providers) for path in (first, second)]
-    theirs = feeds if _takes(sessions[1], feeds) else _own_feeds(second, feeds, given=inputs is not None, seed=seed)
-    contenders = [_Contender.ready(session, own) for session, own in zip(sessions, (feeds, theirs), strict=True)]
-    return _report(first, second, _measured(contenders[0], contenders[1], rounds, seconds), threads)
+    with TemporaryDirectory(prefix="ozgraph-bench-") as folder:
+        paths = [dense(path, Path(folder)) for path in (first, second)]
+        sessions = [open_session(path, threads=threads, providers=providers) for path in paths]
+        theirs = feeds if _takes(sessions[1], feeds) else _own_feeds(second, feeds, given=inputs is not None, seed=seed)
+        contenders = [_Contender.ready(session, own) for session, own in zip(sessions, (feeds, theirs), strict=True)]
+        return _report(first, second, _measured(contenders[0], contenders[1], rounds, seconds), threads)
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
 from ozgraph.numerics.measure import NOISE_FLOORS, Gap, Liveliness, gap, mismatch, spread
 from ozgraph.numerics.precision import mapped, to_float32, to_float64
 from ozgraph.numerics.runners import Feeds, Tensors, onnxruntime_engine, reference_engine, run_all
-from ozgraph.numerics.sessions import CPU, read_structure
+from ozgraph.numerics.sessions import CPU, check_runs, read_structure
 from ozgraph.results import VerifyReport
 
 Kept = Callable[[Value], "tuple[Array | None, ...] | None"]
@@ -142,6 +142,8 @@ def verify(
 
     graph = load(first, shapes=shapes)
     _same_signature(first, graph, second, load(second, shapes=shapes))
+    if not exact:
+        check_runs(graph.origin.model.graph.opset_imports, graph.origin.model.ir_version, str(first))
     return compare(
         first,
         second,

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ozgraph.blocks import tiles
 from ozgraph.errors import ModelError
+from ozgraph.frontends import sparse
+from ozgraph.graph import Array
+from ozgraph.numerics.sessions import read_structure
 
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 # Attributes that hold an element type, whichever operator carries them.
@@ -23,13 +28,26 @@ _LARGE_FILE = 1 << 26
 
 
 def mapped(path: Path, folder: Path) -> Path:
-    """``path`` itself, or a copy in ``folder`` with its weights beside it where they are large.
+    """``path`` itself, or a copy in ``folder``: with large weights beside it, and with sparse tensors made dense.
 
-    onnxruntime maps weights that are outside the protobuf; inside, every session parses and copies them.
+    onnxruntime maps weights that are outside the protobuf; inside, every session parses and copies them. Sparse tensors
+    it reads in some places only, and in others it crashes.
     """
     if path.is_file() and path.stat().st_size > _LARGE_FILE:
         return _saved(_load(path), path, folder, "mapped")
-    return path
+    return dense(path, folder)
+
+
+def dense(path: Path, folder: Path) -> Path:
+    """``path`` itself, or a copy in ``folder`` with its sparse tensors made dense."""
+    return _saved(_load(path), path, folder, "dense") if _has_sparse(path) else path
+
+
+def _has_sparse(path: Path) -> bool:
+    try:
+        return path.is_file() and sparse.present(read_structure(path))
+    except ModelError:
+        return False  # running the file says what is wrong with it
 
 
 def to_float32(path: Path, folder: Path) -> Path:
@@ -59,7 +77,7 @@ def _saved(model: ir.Model, source: Path, folder: Path, label: str) -> Path:
     try:
         ir.save(model, twin, external_data=f"{twin.name}.data", size_threshold_bytes=_EXTERNAL_BYTES)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot copy {source} for verification: {error}") from error
+        raise ModelError(f"cannot copy {source} for onnxruntime: {error}") from error
     return twin
 
 
@@ -126,14 +144,29 @@ def _retype_value(value: ir.Value, sources: Collection[int], target: ir.DataType
 
 
 def _converted(tensor: ir.TensorProtocol, sources: Collection[int], target: ir.DataType) -> ir.TensorProtocol:
-    if tensor.dtype not in sources:
-        return tensor
+    return _Converted(tensor, target) if tensor.dtype in sources else tensor
 
-    def convert() -> ir.TensorProtocol:
+
+class _Converted(ir.LazyTensor):
+    """A tensor in another floating type, converted each time it is read; written a block at a time."""
+
+    def __init__(self, tensor: ir.TensorProtocol, target: ir.DataType) -> None:
+        super().__init__(self._whole, dtype=target, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+        self._source = tensor
+
+    def _whole(self) -> ir.TensorProtocol:
+        return ir.Tensor(self._block(self._source.numpy()), dtype=self.dtype, name=self.name)
+
+    def _block(self, array: Array) -> Array:
         with np.errstate(over="ignore"):  # float64 weights beyond float32 become infinite in both models alike
-            return ir.tensor(tensor.numpy().astype(target.numpy()), name=tensor.name)
+            return array.astype(self.dtype.numpy())
 
-    return ir.LazyTensor(convert, dtype=target, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
+    def tofile(self, file: Any) -> None:
+        """Write the elements without holding more than a block of them in memory."""
+        array = self._source.numpy()
+        for tile in tiles(array.shape):
+            block = self._block(array[tile])
+            file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8))
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
@@ -146,7 +179,11 @@ def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
 
 def _load(path: Path) -> ir.Model:
     try:
-        return ir.load(path)
+        model = sparse.to_ir(onnx.load(path, load_external_data=False), str(path))
+        ir.external_data.set_base_dir(model.graph, path.parent)
+        return model
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # protobuf's own error classes differ between its builds

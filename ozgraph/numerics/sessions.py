@@ -7,9 +7,11 @@ file: onnxruntime maps it.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ _FATAL_ONLY = 4
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 _NO_PREPACKING = "session.disable_prepacking"
+
+# Stamps that every onnxruntime since 1.18 runs; newer ones are asked of the installed one.
+_SURE_OPSET = 21
+_SURE_IR_VERSION = 10
 
 _DTYPES: dict[str, str] = {
     "tensor(float)": "float32",
@@ -116,6 +122,45 @@ def open_session(
         inputs={entry.name: _dtype(entry.type) for entry in native.get_inputs()},
         outputs=tuple(entry.name for entry in native.get_outputs()),
     )
+
+
+def check_runs(opsets: Mapping[str, int], ir_version: int, where: str) -> None:
+    """Refuse a model whose version stamps the installed onnxruntime does not run, before any work is done on it.
+
+    Raises:
+        ModelError: what to do, in one sentence.
+    """
+    opset = opsets.get("", opsets.get("ai.onnx"))
+    if opset is None or (opset <= _SURE_OPSET and ir_version <= _SURE_IR_VERSION):
+        return
+    refusal = _refusal(opset, ir_version)
+    if refusal is None:
+        return
+    limit = re.search(r"till opset (\d+)|max supported IR version: (\d+)", refusal)
+    newest = f" (newest: {next(filter(None, limit.groups()))})" if limit else ""
+    what = f"IR version {ir_version}" if "IR version" in refusal else f"opset {opset}"
+    raise ModelError(
+        f"{where}: uses {what}, which the installed onnxruntime does not run{newest}, and nothing is written that was "
+        "not run; upgrade onnxruntime or export with an older version (`ozgraph analyze` reads the model as it is)"
+    )
+
+
+@lru_cache(maxsize=64)
+def _refusal(opset: int, ir_version: int) -> str | None:
+    """What onnxruntime says to a one-node model with these stamps; None when it runs it."""
+    runtime = _onnxruntime()
+    tensor = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", [tensor], [result])
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    options = runtime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        runtime.InferenceSession(model.SerializeToString(), options, providers=list(CPU))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        return str(error)
+    return None
 
 
 def read_structure(path: Path) -> onnx.ModelProto:

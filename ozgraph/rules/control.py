@@ -19,6 +19,11 @@ from ozgraph.rules.notation import Letter
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Rule, Spec, letters, need_shape
 
+CROSSINGS = frozenset(
+    ("Loop.body", "Scan.body", "Scan.slice", "If.result", "Loop.result", "Scan.result", "Loop.stack", "Scan.stack")
+)
+"""Operators that stand for the way into a body or out of it: their operands are none that a node of the file has."""
+
 _RUNS = "the body runs once for each of its positions"
 
 

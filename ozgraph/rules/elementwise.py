@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +10,20 @@ import numpy.typing as npt
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.evaluate import evaluate
-from ozgraph.rules.lattice import UNKNOWN, Slots, finite, uniform
+from ozgraph.rules.lattice import UNKNOWN, ByStates, Slots, converted, finite, uniform
 from ozgraph.rules.notation import parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Reduction, Rule, Spec, from_pattern, known_integers, letters, need_shape
+from ozgraph.rules.rule import ByRanks, Reduction, Rule, Spec, from_pattern, known_integers, letters, need_shape
 
 
-def pointwise(absorbing: Sequence[int] = ()) -> Callable[..., Slots]:
+def pointwise(absorbing: Sequence[int] = ()) -> ByStates:
     """Elementwise operators, evaluated on the constants in the tensor's own dtype.
 
     Args:
         absorbing: operands whose zero makes the result zero whatever the (finite) others are.
     """
 
+    @ByStates
     def transfer(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
         operands = [UNKNOWN if state is None else state for state in states]
         unknown = np.zeros(1, dtype=bool)
@@ -70,6 +71,7 @@ _PATTERNS = {
 }
 
 
+@ByRanks
 def elementwise_spec(op: Op) -> Spec:
     """All operands broadcast to the result."""
     return from_pattern(_PATTERNS[len(op.inputs)], op)
@@ -117,4 +119,4 @@ def _cast_like(op: Op) -> Spec:
     return Spec((names, other), (names,), reduced={name.name: Reduction.UNREAD for name in other})
 
 
-register("CastLike", Rule(_cast_like, uniform, text="..., * -> ..."))
+register("CastLike", Rule(_cast_like, converted, text="..., * -> ..."))

@@ -14,7 +14,7 @@ from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
 from ozgraph.rules.movement import rederive
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
+from ozgraph.rules.rule import ByShapes, Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
 
 LOOKUP = "positions along it are looked up at run time"
 _PLACE = {"place": "it holds the coordinates of an element"}
@@ -57,6 +57,7 @@ def _clamped(start: int, step: int, size: int) -> tuple[int, int]:
     return min(max(start, 0), size if step > 0 else size - 1), step
 
 
+@ByShapes
 def _slice(op: Op) -> Spec:
     return sliced_spec(op, _bounds(op))
 
@@ -180,6 +181,7 @@ def _gather_axis(op: Op) -> int:
     return int(op.attributes.get("axis", 0)) % len(need_shape(op.inputs[0], op))
 
 
+@ByShapes
 def _gather(op: Op) -> Spec:
     return gathered_spec(op, _gather_axis(op), _gather_indexes(op))
 

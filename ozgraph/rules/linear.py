@@ -9,7 +9,7 @@ from ozgraph.graph import Array, Op
 from ozgraph.rules.lattice import Slots, linear
 from ozgraph.rules.notation import Letter, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Folding, Reduction, Rule, Spec, attribute, from_pattern, line
+from ozgraph.rules.rule import ByRanks, Edit, Folding, Reduction, Rule, Spec, attribute, from_pattern, line
 
 
 def groups(edit: Edit) -> None:
@@ -76,6 +76,7 @@ _GEMM = {
 _GEMM_BIAS = {1: "n", 2: "m n"}
 
 
+@ByRanks
 def _gemm(op: Op) -> Spec:
     transposed = (bool(op.attributes.get("transA", 0)), bool(op.attributes.get("transB", 0)))
     spec = from_pattern(_GEMM[transposed], op)
@@ -106,6 +107,7 @@ _MATMUL = {
 }
 
 
+@ByRanks
 def matmul_spec(op: Op) -> Spec:
     """A matrix product with broadcast leading axes; operands of one axis are vectors."""
     left, right = op.inputs[0], op.inputs[1]

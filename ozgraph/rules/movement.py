@@ -12,7 +12,18 @@ from ozgraph.graph import Op
 from ozgraph.rules.lattice import Slots, finite, joined, meet, uniform
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, axis_list, known_integers, letters, need_shape
+from ozgraph.rules.rule import (
+    ByRanks,
+    ByShapes,
+    Edit,
+    Reduction,
+    Rule,
+    Spec,
+    axis_list,
+    known_integers,
+    letters,
+    need_shape,
+)
 
 
 def rederive(edit: Edit, position: int, elements: Sequence[int | None]) -> None:
@@ -74,6 +85,7 @@ def regroup(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     return segments
 
 
+@ByShapes
 def reshaped(op: Op) -> Spec:
     """A row-major reshape of the first operand into the shape of the result."""
     before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
@@ -115,6 +127,7 @@ register("Reshape", Rule(reshaped, uniform, rewrite=_reshape_target, text="row-m
 register("Flatten", Rule(reshaped, uniform, text="row-major"))
 
 
+@ByRanks
 def _transpose(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     order = op.attributes.get("perm") or range(rank)[::-1]
@@ -131,6 +144,7 @@ def _squeezed_axes(op: Op) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(shape) if size == 1) if axes is None else axes
 
 
+@ByRanks
 def _squeeze(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     gone = _squeezed_axes(op)
@@ -156,6 +170,7 @@ def _squeeze_names_its_axes(edit: Edit) -> None:
 register("Squeeze", Rule(_squeeze, uniform, rewrite=_squeeze_names_its_axes, text="axes of size one dropped"))
 
 
+@ByRanks
 def _unsqueeze(op: Op) -> Spec:
     rank = len(need_shape(op.outputs[0], op))
     new = axis_list(op, 1, rank) or ()
@@ -168,6 +183,7 @@ def _unsqueeze(op: Op) -> Spec:
 register("Unsqueeze", Rule(_unsqueeze, uniform, text="axes of size one added"))
 
 
+@ByShapes
 def _concat(op: Op) -> Spec:
     return concat_spec(op, int(op.attributes["axis"]) % len(need_shape(op.outputs[0], op)))
 
@@ -189,6 +205,7 @@ def concat_spec(op: Op, axis: int) -> Spec:
 register("Concat", Rule(_concat, joined, text="... a ..., ... b ... -> ... (a + b) ..."))
 
 
+@ByShapes
 def _split(op: Op) -> Spec:
     return split_spec(op, int(op.attributes.get("axis", 0)) % len(need_shape(op.inputs[0], op)))
 
@@ -228,6 +245,7 @@ def _split_sizes(edit: Edit) -> None:
 register("Split", Rule(_split, uniform, rewrite=_split_sizes, text="... (a + b) ... -> ... a ..., ... b ..."))
 
 
+@ByShapes
 def _expand(op: Op) -> Spec:
     return broadcast_spec(op, need_shape(op.inputs[0], op), need_shape(op.outputs[0], op))
 

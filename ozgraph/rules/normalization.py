@@ -9,10 +9,10 @@ import numpy as np
 
 from ozgraph.graph import Array, Op, Value
 from ozgraph.plan import NewOp
-from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots, finite
+from ozgraph.rules.lattice import UNKNOWN, ZERO, ByStates, Slots, finite
 from ozgraph.rules.notation import ONE_AXIS, Axes, Letter, Product
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, attribute, letters, need_shape
+from ozgraph.rules.rule import ByRanks, Describe, Edit, Reduction, Rule, Spec, attribute, letters, need_shape
 
 POSITIONS = "the statistics run over it"
 
@@ -22,6 +22,7 @@ def _state(states: Sequence[Slots | None], position: int) -> Slots:
     return UNKNOWN if state is None else state
 
 
+@ByStates
 def _batch_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     known = [_state(states, position) for position in range(5)]
     return batch_normalized(op, known, float(op.attributes.get("epsilon", 1e-5)))
@@ -45,6 +46,7 @@ def _trains(op: Op) -> bool:
     return bool(op.attributes.get("training_mode", 0)) or any(value is not None for value in op.outputs[1:])
 
 
+@ByRanks
 def _batch(op: Op) -> Spec:
     names = letters("a", len(need_shape(op.inputs[0], op)))
     channels: Axes = names[1:2]
@@ -54,6 +56,7 @@ def _batch(op: Op) -> Spec:
     return Spec(operands, results, frozen=over)
 
 
+@ByStates
 def _batch_normalized(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     if result:
         return UNKNOWN
@@ -66,6 +69,7 @@ register(
 )
 
 
+@ByStates
 def _instance_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """A slot that is constant over the normalised positions becomes beta, and so does one with gamma zero."""
     x, gamma, beta = (_state(states, position) for position in range(3))
@@ -87,6 +91,7 @@ def _normalized_from(op: Op) -> int:
 
 
 def _over_last_axes(reduction: Reduction) -> Describe:
+    @ByRanks
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         first = _normalized_from(op)
@@ -101,6 +106,7 @@ def _over_last_axes(reduction: Reduction) -> Describe:
     return describe
 
 
+@ByStates
 def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """On a normalised axis gamma zero leaves beta; beside it a constant slot becomes zero, then beta."""
     if result:
@@ -112,6 +118,7 @@ def _layer_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
     return np.where(~np.isnan(x), beta, np.nan)
 
 
+@ByStates
 def _rms_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """Zero stays zero, and gamma zero makes it."""
     if result:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from ozgraph.blocks import Tile, part_of, uniform
 from ozgraph.graph import Array, Op, Value
 
 
@@ -16,17 +17,50 @@ class Encoding:
     """How the stored integers of a parameter stand for numbers: ``(stored - zero) * scale``.
 
     Attributes:
-        zero, scale: shaped to broadcast against the parameter.
+        zero, scale: shaped to broadcast against the parameter, but for the axis of ``block``.
+        block: (axis, how many positions of it share an element of ``zero`` and ``scale``). They are repeated only for
+            the part of the parameter that is looked at: as large as it, they would take more memory than it does.
     """
 
     zero: Array
     scale: Array
+    block: tuple[int, int] | None = None
 
-    def numbers(self, stored: Array) -> Array:
-        """The numbers that ``stored`` elements stand for, float32."""
-        if self is _PLAIN:
+    @property
+    def plain(self) -> bool:
+        """Whether the elements are the numbers themselves."""
+        return self is _PLAIN
+
+    def numbers(self, stored: Array, tile: Tile) -> Array:
+        """The numbers that ``stored``, the elements of the parameter in ``tile``, stand for, float32."""
+        if self.plain:
             return stored.astype(np.float32, copy=False)
-        return (stored.astype(np.float32) - self.zero.astype(np.float32)) * self.scale.astype(np.float32)
+        zero, scale = self.zeros(tile), self._part(self.scale, tile)
+        return (stored.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
+
+    def zeros(self, tile: Tile) -> Array:
+        """The integers that stand for zero in a tile of the parameter, broadcasting against it."""
+        return self._part(self.zero, tile)
+
+    def zero_by_position(self, axis: int, extent: int) -> npt.NDArray[np.float64]:
+        """The integer that stands for zero all along every position of an axis; NaN where there are several."""
+        if self.zero.size == 1:
+            return np.full(extent, float(self.zero.reshape(())))
+        found = uniform(self.zero, axis)
+        if self.block is not None and axis == self.block[0]:
+            return found.repeat(self.block[1])[:extent]
+        return np.broadcast_to(found, extent)
+
+    def _part(self, array: Array, tile: Tile) -> Array:
+        if self.block is None or array.size == 1:
+            return part_of(array, tile)
+        axis, size = self.block
+        start, stop = tile[axis].start, tile[axis].stop
+        shared = slice(start // size, -(-stop // size))
+        found = part_of(array, (*tile[:axis], shared, *tile[axis + 1 :])).repeat(size, axis=axis)
+        first = start - shared.start * size
+        cut: Array = found[(*(slice(None),) * axis, slice(first, first + stop - start))]
+        return cut
 
 
 _PLAIN = Encoding(np.zeros((), np.float32), np.ones((), np.float32))
@@ -64,19 +98,20 @@ _MOVES = frozenset(
 def encoding(constant: Value) -> Encoding | None:
     """How a constant is a parameter; None for indexes, masks and whatever else the model does not calculate with.
 
-    A floating constant is one as it stands. A constant of integers is one when it reaches a DequantizeLinear, a
-    product of integers or, being of at most eight bits, a Cast to a floating type: at once or through data movement.
+    A floating constant is one as it stands, at eight bits with the scale of a DequantizeLinear that reads it. A
+    constant of integers is one when it reaches a DequantizeLinear, a product of integers or, being of at most eight
+    bits, a Cast to a floating type: at once or through data movement.
     """
-    if constant.is_float:
+    if constant.is_float and constant.dtype is not None and constant.dtype.itemsize > 1:
         return _PLAIN
     if constant.dtype is None or constant.dtype.kind in "bOSUc":
         return None
     found: Encoding | None = None
     for here in _uses(constant):
-        if here is None or (found is not None and not (_same(found.zero, here.zero))):
+        if here is None or (found is not None and not (found.block == here.block and _same(found.zero, here.zero))):
             return None  # no single integer stands for zero
         found = here
-    return found
+    return _PLAIN if found is None and constant.is_float else found
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -118,7 +153,12 @@ def _encoding_at(op: Op, position: int, value: Value) -> Encoding | None:
         scale, zero, axis = 1, 2, int(op.attributes.get("axis", 1))
         scales = _shaped(op, scale, axis, value)
         zeros = _shaped(op, zero, axis, value)
-        return None if scales is None or zeros is None else Encoding(zeros, scales)
+        if scales is None or zeros is None:
+            return None
+        size = int(op.attributes.get("block_size", 0))
+        blocked = size and max(scales.size, zeros.size) > 1
+        extents = value.shape or ()
+        return Encoding(zeros, scales, (axis % len(extents), min(size, extents[axis])) if blocked else None)
     if (op.operator, position) in _STORED:
         beside, zero, axis = _STORED[op.operator, position]
         scales = np.ones(()) if beside is None else _shaped(op, beside, axis, value)
@@ -139,11 +179,11 @@ def _shaped(op: Op, position: int, axis: int, value: Value) -> Array | None:
         return array.reshape(())
     if not -len(shape) <= axis < len(shape):
         return None
-    if array.ndim == 1:
-        array = array.reshape([-1 if number == axis % len(shape) else 1 for number in range(len(shape))])
-        return array if array.size == shape[axis] else None
-    block = min(int(op.attributes.get("block_size", 0)), shape[axis])
-    if block < 1 or array.ndim != len(shape) or array.shape[axis] != math.ceil(shape[axis] / block):
-        return None
-    whole = array.repeat(block, axis=axis).take(range(shape[axis]), axis=axis)
-    return whole if whole.shape == shape else None
+    block = int(op.attributes.get("block_size", 0))
+    if block:
+        shared = -(-shape[axis] // block) if block > 0 else 0
+        fits = array.shape == tuple(shared if at == axis % len(shape) else size for at, size in enumerate(shape))
+    else:
+        fits = array.shape == (shape[axis],)
+        array = array.reshape([-1 if at == axis % len(shape) else 1 for at in range(len(shape))])
+    return array if fits else None

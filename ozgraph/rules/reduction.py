@@ -11,7 +11,7 @@ from ozgraph.plan import NewOp
 from ozgraph.rules.lattice import UNKNOWN, Slots, opaque, uniform, vanishing
 from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
+from ozgraph.rules.rule import ByRanks, Describe, Edit, Reduction, Rule, Spec, axis_list, letters, need_shape
 from ozgraph.rules.signs import signs
 
 _PRODUCT = "a product or a sum of exponentials over it sees every slot"
@@ -32,6 +32,7 @@ def reduced_axes(op: Op) -> tuple[int, ...]:
 
 
 def _reduce(reduction: Reduction | None) -> Describe:
+    @ByRanks
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         axes = reduced_axes(op)
@@ -103,6 +104,7 @@ register("ReduceLogSumExp", Rule(_reduce(None), opaque, text="log of a sum of ex
 def _along(why: str, default: int, *, drops: bool = False) -> Describe:
     """Operators that keep the shape and work along one axis, given by an attribute."""
 
+    @ByRanks
     def describe(op: Op) -> Spec:
         rank = len(need_shape(op.inputs[0], op))
         axis = int(op.attributes.get("axis", default)) % rank if rank else 0

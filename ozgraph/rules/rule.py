@@ -105,6 +105,29 @@ class Edit(Protocol):
 
 
 Describe = Callable[[Op], Spec]
+
+
+@dataclass(frozen=True, slots=True)
+class ByShapes:
+    """A :data:`Describe` that may be asked once for many operators: a decorator, and a promise.
+
+    Such a function reads nothing of an operator but its type, version and attributes, the shapes of operands and
+    results, and the integers that operands are known to hold: no name, no producer, no weight.
+    """
+
+    describe: Describe
+
+    def __call__(self, op: Op) -> Spec:
+        """The axes of an application."""
+        return self.describe(op)
+
+
+class ByRanks(ByShapes):
+    """A :class:`ByShapes` that reads less of the shapes: only ranks, and which sizes are one."""
+
+    __slots__ = ()
+
+
 Rewriting = Callable[[Edit], None]
 Transfer = Callable[[Op, Sequence[Slots | None], int, int], Slots]
 """(operator, operand states for one atom, result position, result axis) -> the state of the result."""
@@ -203,7 +226,8 @@ def line(
         known = {name: compute(op) for name, compute in sizes.items()} if sizes else None
         return from_pattern(pattern, op, sizes=known, reduced=reduced, frozen=frozen)
 
-    return Rule(describe, transfer, text=text, **others)
+    by_ranks = all(isinstance(compute, Attribute) for compute in (sizes or {}).values())
+    return Rule(ByRanks(describe) if by_ranks else ByShapes(describe), transfer, text=text, **others)
 
 
 def with_describe(made: Rule, describe: Describe) -> Rule:
@@ -211,13 +235,21 @@ def with_describe(made: Rule, describe: Describe) -> Rule:
     return replace(made, describe=describe)
 
 
-def attribute(name: str, default: int) -> Callable[[Op], int]:
+@dataclass(frozen=True, slots=True)
+class Attribute:
     """A reader for an integer attribute, for ``sizes``."""
 
-    def read(op: Op) -> int:
-        return int(op.attributes.get(name, default))
+    name: str
+    default: int
 
-    return read
+    def __call__(self, op: Op) -> int:
+        """What the operator has."""
+        return int(op.attributes.get(self.name, self.default))
+
+
+def attribute(name: str, default: int) -> Attribute:
+    """A reader for an integer attribute, for ``sizes``."""
+    return Attribute(name, default)
 
 
 def letters(prefix: str, count: int) -> tuple[Letter, ...]:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
-from ozgraph.rules.lattice import Slots, uniform, vanishing
+from ozgraph.rules.lattice import ByStates, Slots, uniform, vanishing
 from ozgraph.rules.notation import One, Product, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Edit, Rule, Spec, from_pattern, letters, line, need_shape
+from ozgraph.rules.rule import ByRanks, Edit, Rule, Spec, from_pattern, letters, line, need_shape
 
 
+@ByStates
 def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """A constant survives an average unless padding zeros are counted."""
     if any(op.attributes.get("pads", ())) or op.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
@@ -23,6 +24,7 @@ def _average(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> 
 _MAX_POOL = parse("n c *s -> n c *t, n c *t")
 
 
+@ByRanks
 def _max_pool(op: Op) -> Spec:
     spec = from_pattern(_MAX_POOL, op)
     if len(op.outputs) > 1 and op.outputs[1] is not None:
@@ -36,6 +38,7 @@ register("LpPool", line("n c *s -> n c *t", transfer=vanishing))
 register("AveragePool", line("n c *s -> n c *t", transfer=_average))
 
 
+@ByRanks
 def _global(op: Op) -> Spec:
     rank = len(need_shape(op.inputs[0], op))
     names = letters("a", rank)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, helper
 
 from applications.application import DOMAIN, Table
-from applications.operands import Fixed, T, flag, floats, indexes, integer, ints, number
+from applications.operands import Fixed, T, floats, indexes, integer, ints, number
 
 TABLE = Table()
 use = TABLE.use
@@ -30,25 +29,3 @@ use("SoftmaxCrossEntropyLoss", T(3, 5), indexes(3, below=5), reduction="none")
 use("TensorScatter", T(2, 4, 8, 3), T(2, 4, 2, 3), ints(3, 1), opset=24, axis=2)
 use(f"{DOMAIN}.MatMulNBits", T(3, 32), Fixed(np.arange(80, dtype=np.uint8).reshape(5, 1, 16)), floats(1, 2, 1, 2, 1),
     opset=21, K=32, N=5, bits=4, block_size=32)  # fmt: skip
-
-_BODY = helper.make_graph(
-    [helper.make_node("Add", ["state", "row"], ["sum"]), helper.make_node("Identity", ["sum"], ["made"])],
-    "body",
-    [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("state", "row")],
-    [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("sum", "made")],
-)
-use("Scan", T(4), T(3, 4), results=2, body=_BODY, num_scan_inputs=1)
-_TURN = helper.make_graph(
-    [helper.make_node("Identity", ["going"], ["goes on"]), helper.make_node("Add", ["value", "value"], ["twice"])],
-    "turn",
-    [
-        helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-        helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-        helper.make_tensor_value_info("value", TensorProto.FLOAT, [3, 4]),
-    ],
-    [
-        helper.make_tensor_value_info("goes on", TensorProto.BOOL, []),
-        helper.make_tensor_value_info("twice", TensorProto.FLOAT, [3, 4]),
-    ],
-)
-use("Loop", integer(2), flag(True), T(3, 4), body=_TURN)

@@ -22,9 +22,10 @@ from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
-from ozgraph.passes.infer_dims import UNREADABLE, InferDims
+from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
+from ozgraph.passes.program import UNREADABLE
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.state import State
 

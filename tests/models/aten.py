@@ -59,10 +59,15 @@ CALLS: dict[str, Call] = {
     "masked_fill": (lambda x: x.masked_fill(x > 0, 0.0), ((3, 4),)),
     "addcmul": (torch.addcmul, ((3, 4), (3, 4), (4,))),
     "type cast": (lambda x: x.to(torch.float64), ((3, 4),)),
+    "complex numbers": (
+        lambda x, y: torch.view_as_real(torch.view_as_complex(x) * torch.view_as_complex(y)), ((3, 4, 2), (4, 2)),
+    ),
+    "index_fill": (lambda x: x.index_fill(0, _INDEX, 2.0), ((4, 5),)),
     "dropout": (lambda x: F.dropout(x, 0.5, training=False), ((3, 4),)),
     "batch_norm": (
         lambda x, g, b, m, v: F.batch_norm(x, m, v.abs() + 1, g, b), ((2, 4, 3), (4,), (4,), (4,), (4,)),
     ),
+    "batch_norm of the batch": (lambda x: F.batch_norm(x, None, None, training=True), ((3, 4, 2),)),
     "layer_norm": (lambda x, g, b: F.layer_norm(x, (4,), g, b), ((2, 3, 4), (4,), (4,))),
     "group_norm": (lambda x, g, b: F.group_norm(x, 2, g, b), ((2, 6, 3), (6,), (6,))),
     "instance_norm": (lambda x, g, b: F.instance_norm(x, weight=g, bias=b), ((2, 4, 5), (4,), (4,))),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,21 +13,25 @@ Place = tuple[str, int, int]
 """(weight, axis, position)."""
 
 
-def partition(state: State, names: Collection[str] | None = None) -> set[frozenset[Place]]:
-    """For every free slot, all the places in weights that need it; weights that are not in ``names`` left aside.
+def partition(state: State, names: Mapping[str, str]) -> set[frozenset[Place]]:
+    """For every free slot, all the places in weights that need it.
 
     Two analyses agree exactly where these sets are equal: the same slices belong together, the others are frozen.
+
+    Args:
+        names: weight -> what to call it (one name for all that a shared one has); others are left aside.
     """
     places: list[Place] = []
     slots: list[np.ndarray] = []
     for value in sorted(state.parameters, key=lambda value: value.name):
-        if value not in state.axes or (names is not None and value.name not in names):
+        if value not in state.axes or value.name not in names:
             continue
+        name = names[value.name]
         for axis, dim in enumerate(state.axes[value]):
             table = state.dims.ids(dim)
             for column in range(table.shape[1]):
                 slots.append(table[:, column])
-                places += [(value.name, axis, position) for position in range(len(table))]
+                places += [(name, axis, position) for position in range(len(table))]
     if not slots:
         return set()
     owners = np.concatenate(slots)
@@ -36,9 +41,11 @@ def partition(state: State, names: Collection[str] | None = None) -> set[frozens
     return {frozenset(places[place] for place in group.tolist()) for group in np.split(order, bounds) if len(group)}
 
 
-def weights(state: State) -> set[str]:
-    """Names of all weights with known axes."""
-    return {value.name for value in state.parameters if value in state.axes}
+def names_of(module: Any) -> dict[str, str]:
+    """Every name of every parameter and buffer of a module -> the first name of the same tensor."""
+    first: dict[int, str] = {}
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def difference(left: set[frozenset[Place]], right: set[frozenset[Place]]) -> str:

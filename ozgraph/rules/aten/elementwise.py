@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ozgraph.graph import Op
 from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.elementwise import elementwise_spec, pointwise
-from ozgraph.rules.lattice import UNKNOWN, Slots
+from ozgraph.rules.lattice import Slots, cast, vanishing
+from ozgraph.rules.notation import Letter
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Rule, Spec, letters, need_shape
 
@@ -38,8 +39,7 @@ _elementwise("div divide true_divide", absorbing=(0,))
 
 def _copy(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     """What is copied in; of the target only the shape is read."""
-    state = states[1]
-    return UNKNOWN if state is None else state
+    return cast(states[1], op.outputs[result])
 
 
 register("aten.copy", Rule(elementwise_spec, _copy, text="..., ... -> ..."))
@@ -54,3 +54,15 @@ def _prelu(op: Op) -> Spec:
 
 
 register("aten.prelu", Rule(_prelu, pointwise((0,)), text="n c *s, c -> n c *s"))
+
+
+def _complex(op: Op) -> Spec:
+    """Pairs of real numbers as complex ones, or back: the axis of the two belongs to neither."""
+    rank = min(rank_of(op), len(need_shape(op.outputs[0], op)))
+    names, pair = letters("a", rank), Letter("pair")
+    sides = ((*names, pair), names) if op.type == "view_as_complex" else (names, (*names, pair))
+    return Spec((sides[0],), (sides[1],), frozen={"pair": "a complex number has two parts"})
+
+
+register("aten.view_as_complex aten.view_as_real", Rule(_complex, vanishing, text="... 2 -> ..."))
+_elementwise("polar complex conj conj_physical angle")

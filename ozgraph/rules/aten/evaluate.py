@@ -74,6 +74,8 @@ def _array(made: Any, dtype: np.dtype[Any] | None) -> Array:
     # An in-place operator keeps the type of what it writes to, whatever its twin out of place promotes to.
     import torch
 
+    if made.is_complex():
+        raise TypeError("states are real numbers")
     if dtype is not None and made.is_floating_point() and hasattr(torch, dtype.name):
         made = made.to(getattr(torch, dtype.name))
     found: Array = made.double().numpy() if made.dtype is not torch.bool else made.numpy()

@@ -296,6 +296,15 @@ def _index_written(op: Op) -> Spec:
 
 register("aten.index_add aten.index_copy", Rule(_index_written, _scattered, text="v d, i, i d -> v d"))
 
+
+def _index_filled(op: Op) -> Spec:
+    names = letters("a", rank_of(op))
+    axis = axis_of(op, len(names))
+    return Spec((names, *(None for _ in op.inputs[1:])), (names,), frozen={f"a{axis}": LOOKUP})
+
+
+register("aten.index_fill", Rule(_index_filled, _scattered, text="v d, i -> v d"))
+
 # -- order -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.aten.arguments import axis_of, rank_of, replaced, source_of
-from ozgraph.rules.lattice import Slots, joined, uniform
+from ozgraph.rules.lattice import Slots, converted, joined, uniform
 from ozgraph.rules.movement import concat_spec, split_spec
 from ozgraph.rules.notation import Axes, Letter, Product
 from ozgraph.rules.registry import register
@@ -151,5 +151,5 @@ def _same(op: Op) -> Spec:
 register(
     "aten.alias aten.clone aten.contiguous aten.detach aten.lift aten.lift_fresh aten.lift_fresh_copy aten.type_as "
     "aten.to aten._to_copy aten.resolve_conj aten.resolve_neg",
-    Rule(_same, uniform, text="... -> ..."),
+    Rule(_same, converted, text="... -> ..."),
 )

@@ -136,6 +136,6 @@ def _tensordot(op: Op) -> Spec:
 
 register("aten.tensordot", Rule(_tensordot, linear((0, 1)), macs="*", text="*m *k, *k *n -> *m *n"))
 register(
-    "aten.matmul aten.mm aten.bmm aten.mv aten.dot",
+    "aten.matmul aten.mm aten.bmm aten.mv aten.dot aten.vdot",
     Rule(matmul_spec, linear((0, 1)), macs="*", folds=_MATRIX, text="... m k, ... k n -> ... m n"),
 )

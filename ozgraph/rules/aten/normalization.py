@@ -7,6 +7,7 @@ the zeroed original does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from ozgraph.plan import NewOp
 from ozgraph.rules.aten.arguments import rank_of, source_of
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.normalization import POSITIONS, batch_normalized
-from ozgraph.rules.notation import ONE_AXIS, Axes, Product
+from ozgraph.rules.notation import ONE_AXIS, Axes, Letter, Product, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, letters, line
+from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, from_pattern, letters
 
 _ONE: Slots = np.array([1.0])
 
@@ -40,9 +41,21 @@ def _batch_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) 
     return batch_normalized(op, (x, gamma, beta, mean, variance), float(op.attributes["eps"]))
 
 
+_BATCH_NORM = parse("n c *s, c, c, c, c -> n c *s")
+
+
+def _batch(op: Op) -> Spec:
+    """Statistics of the batch (a standardised weight has them in eval mode too) run over all axes but the channels."""
+    spec = from_pattern(_BATCH_NORM, op)
+    if not op.attributes.get("training", False):
+        return spec
+    over = {axis.name: POSITIONS for axis in spec.operands[0] or () if isinstance(axis, Letter) and axis.name != "c"}
+    return replace(spec, frozen=over)
+
+
 register(
     "aten.batch_norm",
-    line("n c *s, c, c, c, c -> n c *s", transfer=_batch_norm, statistics=frozenset({3, 4})),
+    Rule(_batch, _batch_norm, statistics=frozenset({3, 4}), text="n c *s, c, c, c, c -> n c *s"),
 )
 
 
