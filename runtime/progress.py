@@ -63,7 +63,8 @@ class ProgressLine:
         zero, decaying = int(metrics["groups_zero"]), int(metrics["groups_decaying"])
         said = (
             f"{self._loss}groups at zero {zero:,}{f' (+{decaying:,})' if decaying else ''} of "
-            f"{int(metrics['groups']):,}  parameters {metrics['parameters_share']:.1%}  MACs {metrics['macs_share']:.1%}"
+            f"{int(metrics['groups']):,}  parameters {metrics['parameters_share']:.1%}  "
+            f"MACs {metrics['macs_share']:.1%}"
         )
         self._progress.update(
             self._task, completed=self._pruner.step, description=self._pruner.phase, said=said, refresh=True
