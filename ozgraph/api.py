@@ -463,6 +463,8 @@ def _loaded(model: Source | Graph, shapes: Shapes | None, simplify: bool, progre
 
 def _runnable(graph: Graph) -> Graph:
     """``graph``, where onnxruntime runs models of its versions: nothing is written that was not run."""
+    if graph.dialect != "onnx":
+        return graph
     from ozgraph.numerics.sessions import check_runs
 
     model = graph.origin.model

@@ -161,6 +161,7 @@ def test_options_reach_the_api(api: Calls) -> None:
         "criterion": "random",
         "seed": 3,
         "normalise": "global",
+        "uniform": False,
         "round_to": 4,
         "min_kept": 2,
         "max_drift": None,

@@ -181,3 +181,62 @@ def test_a_run_in_float64_leaves_the_module_alone() -> None:
     assert report.equal and 0 < report.max_relative_error < 1e-5
     assert module.training
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "gqa_decoder"])
+def test_norms_over_pruned_slots_keep_their_statistics(name: str) -> None:
+    module, inputs, _ = torch_nets.sample(name)
+    module = module.double()
+    args = tuple(x.double() if x.is_floating_point() else x for x in inputs.values())
+    result = ozgraph.prune(
+        ozgraph.capture(module, args),
+        target=NOTHING,
+        rescale=True,
+        passes=[HalfOfEveryFamily(everything=name != "gqa_decoder")],
+    )
+    assert result.report.frozen_by_verification == ()
+    assert any(result.state.plan.replacements)
+    assert result.report.max_relative_error <= result.report.limit
+
+
+class Branching(nn.Module):
+    """Runs a layer in train mode alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.extra, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.norm, self.drop = nn.BatchNorm1d(8), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.norm(self.first(x)))
+        if self.training:
+            x = x + self.extra(x).tanh()
+        return self.last(x)
+
+
+def test_what_only_train_mode_does_is_named() -> None:
+    torch.manual_seed(0)
+    graph = ozgraph.capture(Branching(), torch.randn(5, 6))
+    with pytest.warns(UserWarning, match=r"train mode.*aten\.linear\.default in extra only in train mode"):
+        small = ozgraph.prune(graph, target=ozgraph.Target(groups=0.3), round_to=1).to_module()
+    x = torch.randn(5, 6)
+    small.train()
+    before = small.get_buffer("norm.running_mean").clone()
+    assert not torch.equal(small(x), small(x))
+    assert not torch.equal(before, small.get_buffer("norm.running_mean"))
+    assert small.get_buffer("norm.num_batches_tracked") == 2
+    assert torch.equal(small.eval()(x), small(x))
+
+
+def test_the_result_compiles_and_saves_as_safetensors() -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    x = images()[0]
+    small = ozgraph.prune(ozgraph.capture(net(4), (x,)), target=ozgraph.Target(macs=0.4), round_to=1).to_module()
+    compiled = torch.compile(small.eval(), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), small(x))
+    stored = safetensors.load(safetensors.save(small.state_dict()))
+    twin = copy.deepcopy(small)
+    for tensor in twin.parameters():
+        tensor.data.zero_()
+    twin.load_state_dict(stored)
+    assert torch.equal(twin(x), small(x))

@@ -63,23 +63,24 @@ def _numbers(module: nn.Module, config: Any, sizes: Iterable[tuple[int, int]]) -
     """New integers of the config with which a new module has the shapes of this one; None where there are none."""
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     integers = {key: value for key, value in vars(config).items() if type(value) is int and value > 1}
-    tried: dict[str, list[int]] = {}
+    tried: dict[str, list[tuple[bool, int]]] = {}
     for before, after in sorted(set(sizes), reverse=True):
         for key, value in integers.items():
             if value % before == 0:
-                tried.setdefault(key, []).append(value // before * after)
+                tried.setdefault(key, []).append((value != before, value // before * after))
     found: dict[str, int] = {}
     wrong = _mismatches(module, config, found, shapes)
     while wrong:
+        # Sizes themselves come before their multiples, which several numbers may be.
         options = [
-            (count, number, key, value)
+            (multiple, count, number, key, value)
             for number, (key, values) in enumerate(tried.items())
-            for value in values
+            for multiple, value in values
             if (count := _mismatches(module, config, {**found, key: value}, shapes)) < wrong
         ]
         if not options:
             return None
-        wrong, _, key, value = min(options)
+        _, wrong, _, key, value = min(options)
         found[key] = value
     return found
 
