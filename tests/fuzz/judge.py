@@ -34,6 +34,8 @@ LIMIT = 1e-5
 NOISE_FLOORS = 3
 DOUBLE_LIMIT = 1e-9
 """The limit where the same recipe is judged again in float64, on onnx's reference evaluator."""
+EPSILON = 3465 / (1 << 28)
+"""About 1.3e-5. Attributes are float32 even in float64 models; n / m times this one still is, for small n and m."""
 
 AGREED, ROUNDED, VACUOUS, NOTHING_FREE = "agreed", "agreed in float64", "nothing varies", "nothing to remove"
 MISMATCH, UNREMOVED, GIVEN_BACK, CRASHED, UNVERIFIED = "mismatch", "unremoved", "given back", "crashed", "unverified"
@@ -133,6 +135,10 @@ def _broken_promise(state: State) -> Verdict | None:
 
 
 def _compared_in_double(made: Made) -> Verdict:
+    for node in made.model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "epsilon":
+                attribute.f = EPSILON
     try:
         state, small = pruned(made)
         zeroed = zeroed_by_hand(made.model, state)
