@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,8 +12,7 @@ from torch.optim import Optimizer
 
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
-from ozgraph.runtime.pruner import Pruner, as_scores
-from ozgraph.runtime.saliency import Criterion
+from ozgraph.runtime.pruner import Choices, Pruner, as_scores
 from ozgraph.runtime.schedule import Schedule
 from ozgraph.runtime.selection import Mask
 from ozgraph.runtime.snapshot import Snapshot
@@ -64,25 +63,10 @@ class HESSOCRIC(Pruner):
         tolerance: int = 0,
         leave_steps: float | int = 0.1,
         probes: Sequence[float] = (0.25, 0.5, 0.75),
-        saliency: str | Criterion | Mapping[str | Criterion, float] | None = None,
-        include: Iterable[str] = (),
-        exclude: Iterable[str] = (),
-        families: Iterable[str] | None = None,
-        round_to: int = 1,
-        min_kept: int | float = 1,
         snapshot: torch.device | str = "cpu",
+        **choices: Unpack[Choices],
     ) -> None:
-        super().__init__(
-            optimizer,
-            groups,
-            target=target,
-            saliency=saliency,
-            include=include,
-            exclude=exclude,
-            families=families,
-            round_to=round_to,
-            min_kept=min_kept,
-        )
+        super().__init__(optimizer, groups, target=target, **choices)
         if any(not 0 < share < 1 for share in probes):
             raise UsageError(f"probes are shares between 0 and 1, got {list(probes)}")
         if cycles < 1 or tolerance < 0:

@@ -6,8 +6,8 @@ that the group wants to be zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
 from ozgraph.runtime.places import Occupied
-from ozgraph.runtime.pruner import Pruner, as_scores
-from ozgraph.runtime.saliency import Criterion, Measure
+from ozgraph.runtime.pruner import Choices, Pruner, as_scores
+from ozgraph.runtime.saliency import Measure
 from ozgraph.runtime.schedule import Schedule
 from ozgraph.runtime.selection import Mask
 from ozgraph.target import Target
@@ -55,24 +55,9 @@ class HSPG(Pruner):
         end: float | int = 0.5,
         penalty: float = 1e-3,
         epsilon: float = 0.95,
-        saliency: str | Criterion | Mapping[str | Criterion, float] | None = None,
-        include: Iterable[str] = (),
-        exclude: Iterable[str] = (),
-        families: Iterable[str] | None = None,
-        round_to: int = 1,
-        min_kept: int | float = 1,
+        **choices: Unpack[Choices],
     ) -> None:
-        super().__init__(
-            optimizer,
-            groups,
-            target=target,
-            saliency=saliency,
-            include=include,
-            exclude=exclude,
-            families=families,
-            round_to=round_to,
-            min_kept=min_kept,
-        )
+        super().__init__(optimizer, groups, target=target, **choices)
         if penalty < 0 or not 0 <= epsilon < 1:
             raise UsageError(f"penalty is at least 0 and 0 <= epsilon < 1, got {penalty} and {epsilon}")
         whole = Schedule(start, end, 1).resolve(steps)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
-from ozgraph.runtime.pruner import Pruner, as_scores
-from ozgraph.runtime.saliency import Criterion
+from ozgraph.runtime.pruner import Choices, Pruner, as_scores
 from ozgraph.runtime.schedule import Schedule
 from ozgraph.runtime.selection import Mask
 from ozgraph.target import Target
@@ -59,31 +58,16 @@ class HESSO(Pruner):
         end: float | int = 0.25,
         periods: int = 10,
         shape: str = "linear",
-        saliency: str | Criterion | Mapping[str | Criterion, float] | None = None,
         average: float = 0.0,
         score_from: int = 10,
-        include: Iterable[str] = (),
-        exclude: Iterable[str] = (),
-        families: Iterable[str] | None = None,
-        round_to: int = 1,
-        min_kept: int | float = 1,
+        **choices: Unpack[Choices],
     ) -> None:
         self.schedule = Schedule(start, end, periods, shape).resolve(steps)
         if not 0 <= average < 1:
             raise UsageError(f"average is a share from 0 up to but without 1, got {average}")
         self.steps, self.average, self.score_from = steps, average, score_from
         self._average: Tensor | None = None
-        super().__init__(
-            optimizer,
-            groups,
-            target=target,
-            saliency=saliency,
-            include=include,
-            exclude=exclude,
-            families=families,
-            round_to=round_to,
-            min_kept=min_kept,
-        )
+        super().__init__(optimizer, groups, target=target, **choices)
         self.attach()
 
     def selects(self, step: int) -> bool:

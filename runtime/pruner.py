@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -21,6 +21,17 @@ from ozgraph.runtime.zeroing import Zeroing
 from ozgraph.target import Target
 
 _VERSION = 1
+
+
+class Choices(TypedDict, total=False):
+    """What every pruner can be told besides its schedule; see :class:`~ozgraph.runtime.hesso.HESSO`."""
+
+    saliency: str | Criterion | Mapping[str | Criterion, float] | None
+    include: Iterable[str]
+    exclude: Iterable[str]
+    families: Iterable[str] | None
+    round_to: int
+    min_kept: int | float
 
 
 class Pruner:
