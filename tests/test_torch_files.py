@@ -129,10 +129,10 @@ def test_shapes_and_files_are_for_onnx(saved: Path, tmp_path: Path, capsys: pyte
     assert "to_module" in capsys.readouterr().err
 
 
-def test_without_torch_one_line_says_so(saved: Path) -> None:
+def test_without_torch_one_line_says_so(saved: Path, tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from ozgraph.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "analyze", str(saved)], check=False, capture_output=True, text=True
+        [sys.executable, "-c", code, "analyze", str(saved)], check=False, capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 2
     assert "pip install 'ozgraph[torch]'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
