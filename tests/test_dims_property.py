@@ -49,6 +49,10 @@ FLIP = made(Source((6,)), Permute(0, 0, (5, 4, 3, 2, 1, 0)), Add(0, 1))
 ROLL = made(Source((5,)), Permute(0, 0, (1, 2, 3, 4, 0)), Add(0, 1))
 TWICE = made(Source((4,)), Concat((0, 0), 0), Source((8,)), Add(1, 2))
 REGRID = made(Source((4, 6)), Reshape(0, (6, 4)))
+ADDED_TO_A_PART = made(
+    Source((2, 4)), Source((3, 5)), Concat((1, 1), 0), Slice(2, 1, 1, 4), Concat((3, 0), 0), Slice(3, 0, 0, 2),
+    Add(0, 5),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_generated_systems_have_the_promised_size(kind: str) -> None:
         assert LEAST <= len(random_system([3, number], kind).slots) <= MOST
 
 
-@pytest.mark.parametrize("system", [RESIDUAL, FLATTEN_HELD, SHUFFLE, TWO_GRIDS, FLIP, ROLL, TWICE, REGRID], ids=str)
+@pytest.mark.parametrize("system", [RESIDUAL, FLATTEN_HELD, SHUFFLE, TWO_GRIDS, FLIP, ROLL, TWICE, REGRID, ADDED_TO_A_PART], ids=str)
 def test_what_is_found_is_sound_by_hand(system: System) -> None:
     assert unsoundness(Solution(system), 0) is None
 

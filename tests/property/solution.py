@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,22 +34,11 @@ Ids = npt.NDArray[np.int64]
 _HELD = Reason("the system holds it")
 
 
-@dataclass(frozen=True)
-class _Weight:
-    """A weight that nobody reads."""
-
-    shape: Shape
-
-    @property
-    def nbytes(self) -> int:
-        return 4 * int(np.prod(self.shape))
-
-    def numpy(self) -> npt.NDArray[Any]:
-        return np.ones(self.shape, np.float32)
-
-
 class _Network:
-    """The operator graph of a system; tensor ``i`` of the system is ``tensors[i]``."""
+    """The operator graph of a system; tensor ``i`` of the system is ``tensors[i]``.
+
+    Sources are data that nothing makes: constants could be tables, of which every use takes its own slots.
+    """
 
     def __init__(self, system: System) -> None:
         self.ops: list[Op] = []
@@ -85,7 +73,7 @@ class _Network:
         shape, t = self._shapes[len(self.tensors)], self.tensors
         match operation:
             case Source():
-                return self._value(f"t{len(t)}", shape, constant=_Weight(shape))
+                return self._value(f"t{len(t)}", shape)
             case Reshape(x, _):
                 return self._op("Reshape", (t[x], self._integers(shape)), shape)
             case Slice(x, axis, start, count, step):
