@@ -15,8 +15,8 @@ import ozgraph
 def write(module: nn.Module, example: Tensor, output: Path, held_out: Tensor, *, batch_varies: bool = True) -> None:
     """Write ``module`` without its dead groups and compare the file with the module on inputs that it has not seen.
 
-    Nothing is zeroed here: what goes was exactly zero when training ended. ``ozgraph.eliminate`` runs the whole and
-    the small file side by side and writes nothing where they differ.
+    Nothing is zeroed here: what goes was exactly zero when training ended. ``ozgraph.export`` runs the small file beside
+    the whole one and beside the module, and writes nothing where they differ.
 
     Args:
         example: a batch, to export with.
@@ -24,11 +24,8 @@ def write(module: nn.Module, example: Tensor, output: Path, held_out: Tensor, *,
         batch_varies: whether the file takes any number of samples.
     """
     module = module.cpu().float().eval().to(memory_format=torch.contiguous_format)
-    whole = output.with_suffix(".whole.onnx")
     shapes = ({0: torch.export.Dim("batch")},) if batch_varies else None
-    torch.onnx.export(module, (example,), whole, dynamic_shapes=shapes, dynamo=True, optimize=False, verbose=False)
-    report = ozgraph.eliminate(whole, output).report
-    whole.unlink()
+    report = ozgraph.export(module, example, output, dynamic_shapes=shapes)
     session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
     found = session.run(None, {session.get_inputs()[0].name: held_out.numpy()})[0]
     with torch.no_grad():

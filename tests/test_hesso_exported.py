@@ -13,9 +13,10 @@ pytest.importorskip("onnxscript")
 
 from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
-from training.finished import difference, write_small  # noqa: E402
+from training.finished import difference  # noqa: E402
 from training.loops import groups_of  # noqa: E402
 
+import ozgraph  # noqa: E402
 from models.torch_nets import sample  # noqa: E402
 from ozgraph.runtime import HESSO, Measure, Target  # noqa: E402
 
@@ -70,9 +71,9 @@ def test_a_trained_network_is_written_small_and_equal(name: str, tmp_path: Path)
 
     assert all(pruner.gone[span].any() for _, span in pruner.layout.spans())
     small = tmp_path / "small.onnx"
-    result = write_small(module, (like,), small)
+    report = ozgraph.export(module, (like,), small)
     assert difference(small, module, batch(like, 1000, len(like))) < 1e-5
     # What the pruner counts on is what the file has: all that it zeroed went.
     gone = pruner.groups.parameters - pruner.selection.left(pruner.gone)[0]
-    assert result.report.parameters_before - result.report.parameters_after == gone > 0
-    assert result.report.removed_slots == pruner.gone.sum()
+    assert report.parameters_before - report.parameters_after == gone > 0
+    assert report.removed_slots == pruner.gone.sum()

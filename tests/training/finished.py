@@ -1,8 +1,7 @@
-"""From a trained module to a small ONNX file, and how it compares."""
+"""How a file compares with the module that it was written from."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,6 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-import ozgraph
-from ozgraph.api import PruneResult
-
-
-def write_small(module: nn.Module, example: tuple[Tensor, ...], output: Path) -> PruneResult:
-    """Export as it is, zeroing nothing, and remove what is dead; heads are followed only where the batch is fixed."""
-    names = list(inspect.signature(module.forward).parameters)
-    whole = output.with_suffix(".whole.onnx")
-    module.eval()
-    torch.onnx.export(
-        module,
-        example,
-        whole,
-        input_names=names,
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
-    return ozgraph.eliminate(whole, output)
 
 
 def run(path: Path, *inputs: Tensor) -> Any:
