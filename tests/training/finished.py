@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 
-
 def run(path: Path, *inputs: Tensor) -> Any:
     """The first output of a file."""
     options = onnxruntime.SessionOptions()
