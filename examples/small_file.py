@@ -15,8 +15,8 @@ import ozgraph
 def write(module: nn.Module, example: Tensor, output: Path, held_out: Tensor, *, batch_varies: bool = True) -> None:
     """Write ``module`` without its dead groups and compare the file with the module on inputs that it has not seen.
 
-    Nothing is zeroed here: what goes was exactly zero when training ended. ``ozgraph.export`` runs the small file beside
-    the whole one and beside the module, and writes nothing where they differ.
+    Nothing is zeroed here: what goes was exactly zero when training ended. ``ozgraph.export`` runs the small file
+    beside the whole one and beside the module, and writes nothing where they differ.
 
     Args:
         example: a batch, to export with.
