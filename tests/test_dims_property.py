@@ -119,7 +119,9 @@ def test_generated_systems_have_the_promised_size(kind: str) -> None:
         assert LEAST <= len(random_system([3, number], kind).slots) <= MOST
 
 
-@pytest.mark.parametrize("system", [RESIDUAL, FLATTEN_HELD, SHUFFLE, TWO_GRIDS, FLIP, ROLL, TWICE, REGRID, ADDED_TO_A_PART], ids=str)
+@pytest.mark.parametrize(
+    "system", [RESIDUAL, FLATTEN_HELD, SHUFFLE, TWO_GRIDS, FLIP, ROLL, TWICE, REGRID, ADDED_TO_A_PART], ids=str
+)
 def test_what_is_found_is_sound_by_hand(system: System) -> None:
     assert unsoundness(Solution(system), 0) is None
 

@@ -123,3 +123,16 @@ for _name in ["Gelu", "QuickGelu"]:
 use(f"{DOMAIN}.FastGelu", T(3, 4, 5), T(5), opset=17)
 use(f"{DOMAIN}.FastGelu", T(3, 4, 5), form="no bias", opset=17)
 use(f"{DOMAIN}.BiasGelu", T(3, 4, 5), T(5), opset=17)
+
+# batch 2, steps 3, heads 4 (of keys 2), width 6, width of values 5
+for _rule in ("linear", "gated", "delta", "gated_delta"):
+    _decay = (
+        (T(2, 3, 12, through="Tanh") if _rule == "gated" else T(2, 3, 2, through="Tanh")) if "gated" in _rule else None
+    )
+    _rate = T(2, 3, 2, through="Sigmoid") if "delta" in _rule else None
+    _heads = {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": _rule, "opset": 27}
+    use("LinearAttention", T(2, 3, 24), T(2, 3, 12), T(2, 3, 10), None, _decay, _rate, form=_rule, results=2, **_heads)
+    use("LinearAttention", T(2, 3, 24), T(2, 3, 12), T(2, 3, 10), T(2, 2, 6, 5), _decay, _rate, form=f"{_rule}, past",
+        results=2, **_heads)  # fmt: skip
+use("LinearAttention", T(2, 3, 12), T(2, 3, 12), T(2, 3, 10), None, None, T(2, 3, 1, through="Sigmoid"),
+    form="one rate", results=2, q_num_heads=2, kv_num_heads=2, update_rule="delta", scale=0.3, opset=27)  # fmt: skip
