@@ -163,7 +163,7 @@ def _linear_attention(op: Op) -> Spec:
         spec.results,
         spec.sizes,
         reduced={"d": Reduction.SUM},
-        frozen={"t": "each step follows the one before"},
+        frozen={"t": "time runs along it"},
         ties=ties,
     )
 

@@ -11,7 +11,7 @@ from ozgraph.rules.lattice import ByStates, Slots, linear, uniform, vanishing
 from ozgraph.rules.movement import rederive
 from ozgraph.rules.notation import Axis, Letter, One, Product, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import ByRanks, Edit, Rule, Spec, from_pattern, letters, line, need_shape
+from ozgraph.rules.rule import ByRanks, Edit, Rule, Spec, from_pattern, known_integers, letters, line, need_shape
 
 
 @ByStates
@@ -180,16 +180,30 @@ register("AffineGrid", Rule(_grid, vanishing, rewrite=_grid_size, text="n _ _, s
 
 
 def _center_crop_pad(op: Op) -> Spec:
-    """Axes that are not named stay; the middle of the others moves with their size."""
-    rank = len(need_shape(op.inputs[0], op))
-    names, made = letters("a", rank), letters("b", rank)
-    touched = {int(axis) % rank for axis in op.attributes.get("axes", range(rank))}
+    """Axes that keep their size are carried; the middle of the others moves with it."""
+    before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
+    names, made = letters("a", len(before)), letters("b", len(before))
+    fixed = known_integers(op.inputs[1]) is not None
+    touched = {axis for axis in _cropped(op) if not fixed or before[axis] != after[axis]}
     results = tuple(b if axis in touched else a for axis, (a, b) in enumerate(zip(names, made, strict=True)))
     why = "it is cropped or padded around its middle"
     return Spec((names, None), (results,), frozen={f"{side}{axis}": why for axis in touched for side in "ab"})
 
 
-register("CenterCropPad", Rule(_center_crop_pad, vanishing, text="*a, sizes -> *a"))
+def _cropped(op: Op) -> list[int]:
+    rank = len(need_shape(op.inputs[0], op))
+    return [int(axis) % rank for axis in op.attributes.get("axes", range(rank))]
+
+
+def _crop_sizes(edit: Edit) -> None:
+    result = edit.op.outputs[0]
+    assert result is not None and result.shape is not None
+    after = edit.shape(result)
+    axes = _cropped(edit.op)
+    rederive(edit, 1, [after[axis] if after[axis] != result.shape[axis] else None for axis in axes])
+
+
+register("CenterCropPad", Rule(_center_crop_pad, vanishing, rewrite=_crop_sizes, text="*a, sizes -> *a"))
 
 
 def _deformed(op: Op) -> Spec:
@@ -232,8 +246,8 @@ def _deformed_groups(edit: Edit) -> None:
     group, parts = (int(edit.op.attributes.get(name, 1)) for name in ("group", "offset_group"))
     if group > 1:
         edit.set_attribute("group", int(edit.kept("g").sum()))
-    if parts > 1:
-        edit.set_attribute("offset_group", int(edit.kept("g" if parts == group else "w").sum()))
+    if parts > 1 and group in (1, parts):  # otherwise neither shrinks
+        edit.set_attribute("offset_group", int(edit.kept("w").sum()))
 
 
 register(

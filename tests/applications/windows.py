@@ -69,6 +69,7 @@ use("AffineGrid", T(2, 3, 4), ints(2, 1, 4, 5, 6), form="three axes", align_corn
 use("CenterCropPad", T(3, 8, 5), ints(6), axes=[1])
 use("CenterCropPad", T(3, 8, 5), ints(11, 2), form="wider", axes=[1, -1])
 use("CenterCropPad", T(3, 8, 5), ints(2, 9, 6), form="all axes", opset=18)
+use("CenterCropPad", T(3, 8, 5), ints(3, 8, 7), form="one of all axes", opset=18)
 _MOVED = T(2, 18, 4, 5, through="Tanh")
 use("DeformConv", T(2, 4, 6, 7), T(5, 4, 3, 3), _MOVED, opset=22)
 use("DeformConv", T(2, 4, 6, 7), T(6, 2, 3, 3), _MOVED, T(6), T(2, 9, 4, 5), form="groups", group=2, opset=22)
