@@ -8,8 +8,9 @@ that is in memory (a copy, checks, shape inference once more). ``file`` is all o
 its own: interpreter, imports, reading, checking, analysis, report. Every time is the median of the repeats, CPU time on
 one thread. Needs torch, torchvision, onnxscript and torch-pruning 1.6.1.
 
-``--onnxsim PYTHON`` adds what onnxsim's own structured pruning does with the same files, run by that interpreter,
-beside ``ozgraph eliminate``; see ``benchmarks/onnxsim_pruning.py``.
+Beside that, what onnxsim's own structured pruning does with the same files and how long it takes, and ``ozgraph
+eliminate``; see ``benchmarks/onnxsim_pruning.py``. ``--onnxsim PYTHON`` names an interpreter that has onnxsim where
+this one has not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import gc
 import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -25,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,7 @@ except ImportError as missing:
 
 MODELS = ("resnet18", "resnet50", "densenet121", "mobilenet_v3_large", "regnet_y_400mf", "vit_b_16", "convnext_tiny")
 OURS = ("shapes", "infer_dims", "freeze", "group")
+PACKAGES = ("torch-pruning", "onnxsim", "torch", "onnx", "onnx-ir", "numpy")
 IMAGE = torch.zeros(1, 3, 224, 224)
 
 
@@ -68,15 +72,22 @@ def main() -> None:
     parser.add_argument("--exports", type=Path, required=True, help="folder that keeps the ONNX exports between runs")
     parser.add_argument("--repeats", type=int, default=5, help="how often each is timed (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parser.add_argument("--onnxsim", metavar="PYTHON", help="also prune with the onnxsim that this interpreter has")
+    parser.add_argument(
+        "--onnxsim",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="an interpreter that has onnxsim (default: this one)",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(True)  # their dependency graph is traced through autograd
     rows = []
+    if not options.json:
+        print("python", *sys.argv)
+        print(f"{processor()}, one thread; {', '.join(map(versioned, PACKAGES))}\n", flush=True)
     for name in options.models:
         rows.append(compared(name, options.exports, options.repeats))
-        if options.onnxsim:
-            rows[-1]["onnxsim"] = onnxsim_pruning.removals(options.exports / f"{name}.onnx", options.onnxsim)
+        rows[-1]["onnxsim"] = onnxsim_pruning.removals(options.exports / f"{name}.onnx", options.onnxsim)
         print(json.dumps(rows[-1]) if options.json else "\n".join(lines(rows[-1])), flush=True)
     ratios = [row["ratio"] for row in rows]
     whole = [row["ratio_with_loading"] for row in rows]
@@ -94,6 +105,23 @@ def main() -> None:
             f"theirs / ours with loading: median {summary['ratio_with_loading_median']:.1f}, "
             f"least {summary['ratio_with_loading_min']:.1f}"
         )
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def versioned(package: str) -> str:
+    """A package and its version."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
 
 
 def compared(name: str, exports: Path, repeats: int) -> dict[str, Any]:
@@ -204,8 +232,7 @@ def lines(row: dict[str, Any]) -> Iterator[str]:
     yield f"  theirs  {row['theirs_total'] * 1e3:8.1f} = {spelled['theirs']}"
     yield f"  ours    {row['ours_total'] * 1e3:8.1f} = {spelled['ours']}"
     yield f"  file    {row['file'] * 1e3:8.1f}   on the clock {row['file_wall'] * 1e3:.1f}"
-    if "onnxsim" in row:
-        yield from onnxsim_pruning.lines(row["onnxsim"])
+    yield from onnxsim_pruning.lines(row["onnxsim"])
 
 
 if __name__ == "__main__":

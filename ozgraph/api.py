@@ -15,6 +15,7 @@ from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Family, Group, group_graph
+from ozgraph.passes.hold_finite import HoldFinite
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pass, Pipeline, Progress, as_pass, insert
 from ozgraph.passes.normalize import Normalize
@@ -56,6 +57,7 @@ PIPELINE: tuple[type[Pass], ...] = (
     Freeze,
     Group,
     Cost,
+    HoldFinite,
     Select,
     ProveDead,
     Eliminate,
@@ -303,7 +305,8 @@ def prune(
     if graph.dialect != "onnx" and (max_drift is not None or (target is not None and target.latency is not None)):
         raise UsageError("drift and latency are measured in onnxruntime: export the module, then prune the file")
     state = State(graph)
-    _run(_pipeline(_analysis(rescale, allow_io), ()), state, verify_each, print_after, progress)
+    found = (*_analysis(rescale, allow_io), HoldFinite())
+    _run(_pipeline(found, ()), state, verify_each, print_after, progress)
     select = Select(
         target=target if target is not None and target.latency is None else Target(macs=0.0),
         criterion=criterion,
@@ -367,7 +370,7 @@ def eliminate(
     _refuse(output, graph)
     state = State(graph)
     freeze = Freeze(allow_io=_allowed(allow_io))
-    steps = _pipeline((Normalize(), InferDims(), freeze, Cost(), ProveDead(), Eliminate()), passes)
+    steps = _pipeline((Normalize(), InferDims(), freeze, Cost(), HoldFinite(), ProveDead(), Eliminate()), passes)
     checking = Verify(
         inputs=_path(inputs),
         exact=exact,

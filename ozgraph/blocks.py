@@ -64,6 +64,17 @@ def sums(array: Array, axis: int, measure: Callable[[Array, Tile], Array]) -> Nu
     return totals
 
 
+def not_finite(array: Array, axis: int) -> npt.NDArray[np.bool_]:
+    """Which positions of an axis hold an infinity or NaN anywhere."""
+    found = np.zeros(array.shape[axis], dtype=bool)
+    others = tuple(number for number in range(array.ndim) if number != axis)
+    for tile in tiles(array.shape):
+        finite = np.isfinite(array[tile])
+        if not finite.all():
+            found[tile[axis]] |= ~finite.all(axis=others)
+    return found
+
+
 def within(positions: Array, part: slice) -> Array:
     """Of sorted positions of an axis, those inside a slice of it, counted from where the slice starts."""
     first, last = np.searchsorted(positions, (part.start, part.stop))

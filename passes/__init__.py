@@ -1,4 +1,4 @@
 """The pipeline: one pass a file, in the order in which they run (import name ``ozgraph.passes``).
 
-normalize, infer_dims, freeze, group, cost, select, prove_dead, eliminate, verify.
+normalize, infer_dims, freeze, group, cost, hold_finite, select, prove_dead, eliminate, verify.
 """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
 
 from property.campaign import campaign, unsoundness
-from property.generators import LEAST, MOST, NETWORKS, random_system, systems
+from property.generators import LEAST, MOST, NETWORKS, random_system, systems, with_tables
 from property.oracle import removable, removable_by_enumeration
 from property.solution import Solution
 from property.systems import (
@@ -132,6 +134,31 @@ def test_what_is_found_is_sound(system: System) -> None:
     note(str(system))
     solution = Solution(system)
     assert unsoundness(solution, 0) is None
+
+
+SHARED_TABLE = made(Source((4, 6)), Source((4, 6)), Source((4, 6)), Add(0, 2), Add(1, 2))
+
+
+def test_tensors_scaled_by_one_table_lose_slots_of_their_own() -> None:
+    solution = Solution(SHARED_TABLE, (2,))
+    assert solution.parts == 2
+    assert solution.found() == axis(0, 4) | axis(0, 6, 1) | axis(1, 4) | axis(1, 6, 1)
+    assert unsoundness(solution, 0) is None
+    assert Solution(SHARED_TABLE).parts == 0, "data is tied"
+
+
+def test_a_use_that_takes_the_wrong_part_is_found() -> None:
+    solution = Solution(SHARED_TABLE, (2,))
+    solution._taken = {use: (rows[::-1], columns) for use, (rows, columns) in solution._taken.items()}
+    assert unsoundness(solution, 0) is not None
+
+
+@given(system=systems(), seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_what_uses_of_tables_take_is_sound(system: System, seed: int) -> None:
+    scaled, tables = with_tables(system, np.random.default_rng(seed))
+    note(str(scaled))
+    assert unsoundness(Solution(scaled, tables), 0) is None
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ SEEN_ALL_THE_SAME = {
     "still sees": "the model around the operator keeps its operand off zero",
     "time runs": "nothing happens at a step without input",
     "positions are counted": "the positions come as an operand",
+    "loss is taken": "a sum of losses does not count them, though a mean does",
+    "around its middle": "what lies in the middle may be the same by chance",
     "diagonal": "the notation of rules has no word for it",
     "moves batch axes": "nobody writes it",
     "cache": "its positions are read at run time",

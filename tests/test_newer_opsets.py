@@ -26,7 +26,6 @@ from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.state import Removal, State
-from ozgraph.rules.registry import RULES
 
 NEWEST = onnx.defs.onnx_opset_version()
 RELEASED = 26
@@ -132,7 +131,21 @@ def dequantized(n: Network) -> str:
     return n.add("MatMul", "x", n.add("DequantizeLinear", stored, n.constant(0.125, np.float32)))
 
 
+def remembered(n: Network) -> str:
+    rule = {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": "linear"}
+    return n.add("LinearAttention", n.linear("x"), n.linear("x", 4), n.linear("x", 4), outputs=2, **rule)
+
+
+def causal(n: Network) -> str:
+    turned = n.add("Transpose", n.linear("x"), perm=[0, 2, 1])
+    passed = n.add(
+        "CausalConvWithState", turned, n.weight(HIDDEN, 1, 2), n.weight(HIDDEN), outputs=2, activation="silu"
+    )
+    return n.add("Transpose", passed, perm=[0, 2, 1])
+
+
 PRUNED = [gated, swish, cast, bits, celu, summed, heads, products_along_another_axis, root_mean_square, dequantized]
+PRUNED += [remembered, causal]
 
 
 def pruned(proto: onnx.ModelProto, state: State) -> onnx.ModelProto:
@@ -173,46 +186,6 @@ def quantised_by_hand(proto: onnx.ModelProto, state: State) -> onnx.ModelProto:
                     np.moveaxis(array, member.axis, 0)[state.chosen.mask(family.atom)] = 0
                     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     return copy
-
-
-@pytest.mark.parametrize(
-    ("operator", "build"),
-    [
-        (
-            "LinearAttention",
-            lambda n: n.add(
-                "LinearAttention",
-                *(n.linear("x") for _ in range(3)),
-                outputs=2,
-                q_num_heads=2,
-                kv_num_heads=2,
-                update_rule="linear",
-            ),
-        ),
-        (
-            "CausalConvWithState",
-            lambda n: n.add(
-                "Transpose",
-                n.add(
-                    "CausalConvWithState",
-                    n.add("Transpose", n.linear("x"), perm=[0, 2, 1]),
-                    n.weight(HIDDEN, 1, 2),
-                    outputs=2,
-                ),
-                perm=[0, 2, 1],
-            ),
-        ),
-    ],
-)
-def test_what_has_no_rule_at_the_newest_opset_is_frozen_with_a_reason(
-    operator: str, build: Callable[[Network], str]
-) -> None:
-    assert operator not in RULES
-    proto = network(build)
-    assert run(proto, 0).any(), "the model is a valid one"
-    analysis = ozgraph.analyze(proto, verify_each=True)
-    assert not analysis.state.families
-    assert operator in repr(analysis.report)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.rules.lattice import UNKNOWN, Slots, meet, vanishing
-from ozgraph.rules.notation import Axes, Axis, Concat, Letter, Product, Unsaid, parse
+from ozgraph.rules.notation import ONE_AXIS, Axes, Axis, Concat, Letter, Product, Unsaid, parse
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Edit, Reduction, Rule, Spec, from_pattern, need_shape
 
@@ -135,6 +135,58 @@ register(
         rewrite=_head_counts,
         macs=PRODUCTS,
         text="b (g r) s d, b g t d, b g t e -> b (g r) s e",
+    ),
+)
+
+
+# A state [d, e] for each head of keys: every step adds k v to it and reads it by q. The decays are not multiplied:
+# their slots go by another name, which is tied.
+_STEPS = parse("b t (g r d), b t (g d), b t (g e), b g d e, *m, *x -> b t (g r e), b g d e")
+
+
+def _linear_attention(op: Op) -> Spec:
+    heads, shared = (int(op.attributes.get(name, 0)) for name in ("q_num_heads", "kv_num_heads"))
+    if not heads or not shared or heads % shared:
+        raise RuleError("its numbers of heads do not divide")
+    spec = from_pattern(_STEPS, op, sizes={"g": shared, "r": heads // shared})
+    operands = list(spec.operands)
+    b, t, g = Letter("b"), Letter("t"), Letter("g")
+    ties: tuple[tuple[Axis, Axis], ...] = ()
+    if (decay := op.input(4)) is not None:
+        by_head = need_shape(decay, op)[2] == shared
+        operands[4] = (b, t, g) if by_head else (b, t, Product(("g", "decay")))
+        ties = () if by_head else ((Letter("decay"), Letter("d")),)
+    if (rate := op.input(5)) is not None:
+        operands[5] = (b, t, ONE_AXIS if need_shape(rate, op)[2] == 1 else g)
+    return Spec(
+        tuple(operands),
+        spec.results,
+        spec.sizes,
+        reduced={"d": Reduction.SUM},
+        frozen={"t": "time runs along it"},
+        ties=ties,
+    )
+
+
+def _remembered(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A state is zero where it starts there and nothing is added to it: where keys are zero, or values."""
+    past = (3,) if op.input(3) is not None else ()
+    silent = (zero_together(states, 1, *past) == 0) | (zero_together(states, 2, *past) == 0)
+    if result == 0:
+        silent = silent | (zero_together(states, 0) == 0)
+    return np.where(silent, 0.0, np.nan)
+
+
+register(
+    "LinearAttention",
+    Rule(
+        _linear_attention,
+        _remembered,
+        rewrite=_head_counts,
+        macs=("b t g d e", "b t g r d e"),
+        # Updates read the state by the keys, too: only where all three are zero does no rule of update see a width.
+        terms=((0, 1, 3),),
+        text="b t (g r d), b t (g d), b t (g e), b g d e -> b t (g r e), b g d e",
     ),
 )
 

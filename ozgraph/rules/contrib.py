@@ -460,7 +460,7 @@ def _grouped_query(op: Op) -> Spec:
     """Heads prune, head widths do not."""
     if any(op.input(position) is None for position in (0, 1, 2)):
         raise RuleError(_PACKED)
-    if any(value is not None for value in op.inputs[12:]):
+    if any(value is not None for value in (*op.inputs[12:16], *op.inputs[17:])):
         raise RuleError("its cache is quantised or its operands are normalised inside")
     heads, shared = _heads(op), _heads(op, "kv_num_heads")
     if heads % shared:
@@ -468,7 +468,7 @@ def _grouped_query(op: Op) -> Spec:
     spec = from_pattern(_GROUPED[op.input(3) is not None], op, sizes={"g": shared, "r": heads // shared})
     operands = list(spec.operands)
     # Lengths and positions belong to the elements of the batch; the tables of angles are looked up.
-    named = {5: ("b", "s"), 7: ("position", "angle"), 8: ("position", "angle"), 9: ("b", "s")}
+    named = {5: ("b", "s"), 7: ("position", "angle"), 8: ("position", "angle"), 9: ("b", "s"), 16: ("b",)}
     for position, axes in named.items():
         value = op.input(position)
         if value is not None:

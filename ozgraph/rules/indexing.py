@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op, Value
 from ozgraph.plan import NewOp
-from ozgraph.rules.lattice import Slots, given, meet, uniform, vanishing
+from ozgraph.rules.lattice import Slots, given, meet, opaque, uniform, vanishing
 from ozgraph.rules.movement import rederive
 from ozgraph.rules.notation import ONE_AXIS, Axis, Concat, Letter, Product
 from ozgraph.rules.registry import register
@@ -323,3 +323,61 @@ def _reverse_sequence(op: Op) -> Spec:
 
 
 register("ReverseSequence", Rule(_reverse_sequence, uniform, text="reversed along time"))
+
+
+def _one_hot(op: Op) -> Spec:
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    axis = int(op.attributes.get("axis", -1)) % (len(names) + 1)
+    return Spec(
+        (names, None, None),
+        ((*names[:axis], Letter("class"), *names[axis:]),),
+        frozen={"class": "the number of its classes is read as a number"},
+    )
+
+
+register("OneHot", Rule(_one_hot, opaque, text="*i, , -> *i class"))
+
+
+def _compress(op: Op) -> Spec:
+    axis = op.attributes.get("axis")
+    if axis is None:
+        raise RuleError("how many elements it returns depends on the data")
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    axis = int(axis) % len(names)
+    wanted = known_integers(op.inputs[1])
+    result = (*names[:axis], Letter("t"), *names[axis + 1 :])
+    if wanted is None:
+        frozen = dict.fromkeys((f"a{axis}", "t"), "how many elements it returns depends on the data")
+        return Spec((names, None), (result,), frozen=frozen)
+    return Spec((names, None), (result,), takes={"t": (f"a{axis}", np.flatnonzero(wanted))})
+
+
+def _compress_condition(edit: Edit) -> None:
+    """Positions that go take their condition along; what it does not mention is left out."""
+    source, wanted = edit.op.inputs[0], known_integers(edit.op.inputs[1])
+    assert source is not None and source.shape is not None
+    kept = edit.kept_axis(source, int(edit.op.attributes["axis"]) % len(source.shape))
+    if wanted is not None and not kept.all():
+        edit.set_constant(1, wanted[kept[: len(wanted)]])
+
+
+register("Compress", Rule(_compress, uniform, rewrite=_compress_condition, text="a, positions -> t"))
+
+
+def _tensor_scatter(op: Op) -> Spec:
+    """Steps written into a cache; the other axes are those of both."""
+    names = letters("a", len(need_shape(op.inputs[0], op)))
+    axis = int(op.attributes.get("axis", -2)) % len(names)
+    updates = (*names[:axis], Letter("u"), *names[axis + 1 :])
+    operands = (names, updates, (names[0],))[: len(op.inputs)]
+    return Spec(operands, (names,), frozen=dict.fromkeys((f"a{axis}", "u"), LOOKUP))
+
+
+def _updated(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A slot holds what was there or what is written over it."""
+    if states[0] is None or states[1] is None:
+        return np.array([np.nan])
+    return meet((states[0], states[1]))
+
+
+register("TensorScatter", Rule(_tensor_scatter, _updated, text="b *d p *e, b *d u *e, b -> b *d p *e"))

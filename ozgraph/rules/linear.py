@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Array, Op
-from ozgraph.rules.lattice import Slots, linear
+from ozgraph.rules.lattice import UNKNOWN, Slots, linear, vanishing
 from ozgraph.rules.notation import Letter, parse
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import ByRanks, Edit, Folding, Reduction, Rule, Spec, attribute, from_pattern, line
@@ -68,6 +70,31 @@ register(
     ),
 )
 
+
+def _causal(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """A channel is silent where it and its past are zero, or its weights are; what it hands on are its last steps."""
+    incoming = [states[place] for place in (0, 3) if op.input(place) is not None]
+    silent = np.logical_and.reduce([(UNKNOWN if state is None else state) == 0 for state in incoming])
+    if result == 1:
+        return np.where(silent, 0.0, np.nan)
+    if states[1] is not None:
+        silent = silent | (states[1] == 0)
+    bias = None if op.input(2) is None else states[2]
+    # The activations that it may have keep zero.
+    kept = silent if op.input(2) is None else silent & ((UNKNOWN if bias is None else bias) == 0)
+    return np.where(kept, 0.0, np.nan)
+
+
+register(
+    "CausalConvWithState",
+    line(
+        "b c l, c 1 k, c, b c p -> b c l, b c p",
+        transfer=_causal,
+        macs="b c l k",
+        frozen=dict.fromkeys(("l", "k", "p"), "time runs along it"),
+    ),
+)
+
 _GEMM = {
     (a, b): parse(f"{'k m' if a else 'm k'}, {'n k' if b else 'k n'}, ... -> m n")
     for a in (False, True)
@@ -97,6 +124,11 @@ register(
         folds=Folding(lambda op: True, _gemm_shift, factor="beta"),
         text="m k, k n, m n -> m n",
     ),
+)
+
+register(
+    "Det",
+    line("*b m n -> *b", transfer=vanishing, frozen=dict.fromkeys("mn", "a determinant depends on every element")),
 )
 
 _MATMUL = {

@@ -1,12 +1,15 @@
 """Every rule in one place, and the operators that freeze.
 
-Importing this module registers all rules. An operator stands among those that freeze only where nothing better is true;
-each has a reason of its own.
+Importing this module registers the rules for ONNX; those for PyTorch follow when they are first asked for, so that a
+command on an ONNX file does not wait for them. An operator stands among those that freeze only where nothing better is
+true; each has a reason of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from typing import TypeVar
 
 from ozgraph.graph import Op
@@ -17,18 +20,23 @@ from ozgraph.rules import (  # noqa: F401  (imported for what they register)
     elementwise,
     indexing,
     linear,
+    losses,
     movement,
     normalization,
     quantization,
     recurrent,
     reduction,
+    registry,
+    signal,
     windows,
 )
-from ozgraph.rules.aten import table as aten_table  # noqa: F401  (likewise)
-from ozgraph.rules.registry import FREEZING, RULES, register, register_freezing
+from ozgraph.rules.registry import FREEZING, RULES, register_freezing
 from ozgraph.rules.rule import Rule
 
 Entry = TypeVar("Entry")
+
+_TORCH = frozenset({"aten", "higher_order", "ozgraph"})
+"""The domains of captured PyTorch programs."""
 
 __all__ = [
     "Override",
@@ -52,19 +60,36 @@ def freezing_reason(op: Op) -> str | None:
 
 
 def _find(table: Mapping[str, Entry], op: Op) -> Entry | None:
+    if op.domain in _TORCH:
+        _register_torch()
     found = table.get(op.operator)
     if found is None and op.domain == "aten":
         found = table.get(f"aten.{op.type.partition('.')[0]}")
     return found
 
 
+def register(operators: str, made: Rule) -> None:
+    """Enter a rule for operators in place of those that there are, names separated by spaces."""
+    if any(name.partition(".")[0] in _TORCH for name in operators.split()):
+        _register_torch()
+    registry.register(operators, made)
+
+
+@cache
+def _register_torch() -> None:
+    """Enter the rules for what captured PyTorch programs consist of."""
+    import_module("ozgraph.rules.aten.table")
+
+
 def registered() -> dict[str, Rule]:
     """A copy of the rules: qualified operator name -> rule."""
+    _register_torch()
     return dict(RULES)
 
 
 def registered_freezing() -> dict[str, str]:
     """A copy of the table of operators that freeze: qualified operator name -> reason."""
+    _register_torch()
     return dict(FREEZING)
 
 
@@ -77,7 +102,8 @@ class Override:
         self._before: dict[str, Rule | None] = {}
 
     def __enter__(self) -> Rule:
-        self._before = {name: RULES.get(name) for name in self._names}
+        known = registered()
+        self._before = {name: known.get(name) for name in self._names}
         register(" ".join(self._names), self._made)
         return self._made
 
@@ -89,7 +115,7 @@ class Override:
                 RULES[name] = before
 
 
-register_freezing("NonZero Unique Compress", "how many elements it returns depends on the data")
+register_freezing("NonZero Unique", "how many elements it returns depends on the data")
 register_freezing("NonMaxSuppression", "which boxes it returns depends on the data")
 register_freezing("If Loop Scan", "its bodies do not fit together, or nest too deeply, and are not followed")
 register_freezing(
@@ -104,19 +130,11 @@ register_freezing(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial",
     "it draws random numbers",
 )
-register_freezing("DFT STFT HannWindow HammingWindow BlackmanWindow MelWeightMatrix", "it transforms along time")
-register_freezing("Det", "a determinant depends on every element")
+register_freezing("HannWindow HammingWindow BlackmanWindow MelWeightMatrix", "its elements stand for positions")
 register_freezing(
     "StringConcat StringNormalizer StringSplit RegexFullMatch TfIdfVectorizer ai.onnx.ml.LabelEncoder",
     "it works on text",
 )
 register_freezing("ImageDecoder", "it decodes a file")
 register_freezing("Constant", "it holds something other than a dense tensor")
-register_freezing("OneHot", "the number of its classes is read as a number")
-register_freezing("AffineGrid", "it makes coordinates out of sizes")
-register_freezing("CenterCropPad", "it crops or pads to sizes that are computed at run time")
-register_freezing("MaxUnpool", "it writes to positions that are looked up at run time")
-register_freezing("TensorScatter", "it writes into a cache at positions that are looked up at run time")
-register_freezing("DeformConv", "its offsets belong to positions in the window")
-register_freezing("CausalConvWithState LinearAttention", "it carries a state from run to run")
-register_freezing("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss", "a loss counts every class")
+register_freezing("MaxUnpool", "its indices count positions in the whole tensor")

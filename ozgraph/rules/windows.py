@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from ozgraph.errors import RuleError
 from ozgraph.graph import Op
-from ozgraph.rules.lattice import ByStates, Slots, uniform, vanishing
-from ozgraph.rules.notation import One, Product, parse
+from ozgraph.rules.lattice import ByStates, Slots, linear, uniform, vanishing
+from ozgraph.rules.movement import rederive
+from ozgraph.rules.notation import Axis, Letter, One, Product, parse
 from ozgraph.rules.registry import register
-from ozgraph.rules.rule import ByRanks, Edit, Rule, Spec, from_pattern, letters, line, need_shape
+from ozgraph.rules.rule import ByRanks, Edit, Rule, Spec, from_pattern, known_integers, letters, line, need_shape
 
 
 @ByStates
@@ -157,3 +158,106 @@ def _column_to_image(op: Op) -> Spec:
 
 
 register("Col2Im", Rule(_column_to_image, vanishing, text="n (c k) l -> n c *t"))
+
+
+def _grid(op: Op) -> Spec:
+    names = letters("s", len(need_shape(op.outputs[0], op)) - 2)
+    why = "it makes coordinates out of sizes"
+    frozen = dict.fromkeys((name.name for name in names), why) | dict.fromkeys(("row", "column", "xy"), why)
+    n = Letter("n")
+    return Spec(((n, Letter("row"), Letter("column")), None), ((n, *names, Letter("xy")),), frozen=frozen)
+
+
+def _grid_size(edit: Edit) -> None:
+    """The number of pictures stands before their sizes."""
+    result = edit.op.outputs[0]
+    assert result is not None and result.shape is not None
+    now = edit.shape(result)[0]
+    rederive(edit, 1, [None if now == result.shape[0] else now] + [None] * (len(result.shape) - 1))
+
+
+register("AffineGrid", Rule(_grid, vanishing, rewrite=_grid_size, text="n _ _, sizes -> n *s _"))
+
+
+def _center_crop_pad(op: Op) -> Spec:
+    """Axes that keep their size are carried; the middle of the others moves with it."""
+    before, after = need_shape(op.inputs[0], op), need_shape(op.outputs[0], op)
+    names, made = letters("a", len(before)), letters("b", len(before))
+    fixed = known_integers(op.inputs[1]) is not None
+    touched = {axis for axis in _cropped(op) if not fixed or before[axis] != after[axis]}
+    results = tuple(b if axis in touched else a for axis, (a, b) in enumerate(zip(names, made, strict=True)))
+    why = "it is cropped or padded around its middle"
+    return Spec((names, None), (results,), frozen={f"{side}{axis}": why for axis in touched for side in "ab"})
+
+
+def _cropped(op: Op) -> list[int]:
+    rank = len(need_shape(op.inputs[0], op))
+    return [int(axis) % rank for axis in op.attributes.get("axes", range(rank))]
+
+
+def _crop_sizes(edit: Edit) -> None:
+    result = edit.op.outputs[0]
+    assert result is not None and result.shape is not None
+    after = edit.shape(result)
+    axes = _cropped(edit.op)
+    rederive(edit, 1, [after[axis] if after[axis] != result.shape[axis] else None for axis in axes])
+
+
+register("CenterCropPad", Rule(_center_crop_pad, vanishing, rewrite=_crop_sizes, text="*a, sizes -> *a"))
+
+
+def _deformed(op: Op) -> Spec:
+    """A convolution whose taps are moved by offsets, for all channels alike or for each of several parts of them."""
+    spatial = len(need_shape(op.inputs[0], op)) - 2
+    group, parts = (int(op.attributes.get(name, 1)) for name in ("group", "offset_group"))
+    n, i, s, k, t = Letter("n"), Letter("i"), letters("s", spatial), letters("k", spatial), letters("t", spatial)
+    outgoing: Axis = Product(("g", "o"))
+    incoming: Axis = Product(("g", "i"))
+    taken: Axis = i
+    sizes = {"g": group}
+    # Offsets are not multiplied: their parts go by another name, which is tied.
+    ties: tuple[tuple[Axis, Axis], ...] = ()
+    why = {"f": "its offsets belong to positions in the window", "m": "its offsets belong to positions in the window"}
+    why |= {name.name: "its taps are placed by positions along it" for name in (*s, *k, *t)}
+    if parts == 1:
+        offsets: Axis = Letter("f")
+        masks: Axis = Letter("m")
+    elif parts == group:
+        offsets, masks, ties = Product(("w", "f")), Product(("g", "m")), ((Letter("w"), Letter("g")),)
+        sizes |= {"w": parts}
+    elif group == 1:
+        incoming = taken = Product(("q", "i"))
+        offsets, masks, ties = Product(("w", "f")), Product(("q", "m")), ((Letter("w"), Letter("q")),)
+        sizes |= {"w": parts, "q": parts}
+    else:
+        offsets, masks = Letter("f"), Letter("m")
+        why |= dict.fromkeys("gi", "its groups and those of its offsets cut the channels in different places")
+    operands = (
+        (n, incoming, *s),
+        (outgoing, taken, *k),
+        (n, offsets, *t),
+        (outgoing,),
+        (n, masks, *t),
+    )
+    return Spec(operands[: len(op.inputs)], ((n, outgoing, *t),), sizes, frozen=why, ties=ties)
+
+
+def _deformed_groups(edit: Edit) -> None:
+    group, parts = (int(edit.op.attributes.get(name, 1)) for name in ("group", "offset_group"))
+    if group > 1:
+        edit.set_attribute("group", int(edit.kept("g").sum()))
+    if parts > 1 and group in (1, parts):  # otherwise neither shrinks
+        edit.set_attribute("offset_group", int(edit.kept("w").sum()))
+
+
+register(
+    "DeformConv",
+    Rule(
+        _deformed,
+        linear((0, 1, 4), bias=3),
+        rewrite=_deformed_groups,
+        macs="n g i o *k *t",
+        blocks=frozenset({"g"}),
+        text="n (g i) *s, (g o) i *k, n (g f) *t, (g o), n (g m) *t -> n (g o) *t",
+    ),
+)

@@ -94,6 +94,8 @@ _GQ, _GK, _GV = T(2, 5, 32), T(2, 5, 16), T(2, 5, 16)
 _ENDS, _TOTAL = ints(4, 4, dtype="int32"), integer(5, "int32")
 _HEADS = {"opset": 17, "results": 3, "num_heads": 4, "kv_num_heads": 2}
 use(_GROUPED, _GQ, _GK, _GV, None, None, _ENDS, _TOTAL, **_HEADS)
+use(_GROUPED, _GQ, _GK, _GV, T(2, 2, 3, 8), T(2, 2, 3, 8), ints(7, 5, dtype="int32"), integer(8, "int32"),
+    *([None] * 9), ints(5, 3, dtype="int32"), form="padded queries", **_HEADS)  # fmt: skip
 use(
     _GROUPED, T(3, 1, 32), T(3, 1, 16), T(3, 1, 16), T(3, 2, 6, 8), T(3, 2, 6, 8), ints(6, 6, 6, dtype="int32"),
     integer(7, "int32"), form="past", **_HEADS,
@@ -123,3 +125,16 @@ for _name in ["Gelu", "QuickGelu"]:
 use(f"{DOMAIN}.FastGelu", T(3, 4, 5), T(5), opset=17)
 use(f"{DOMAIN}.FastGelu", T(3, 4, 5), form="no bias", opset=17)
 use(f"{DOMAIN}.BiasGelu", T(3, 4, 5), T(5), opset=17)
+
+# batch 2, steps 3, heads 4 (of keys 2), width 6, width of values 5
+for _rule in ("linear", "gated", "delta", "gated_delta"):
+    _decay = (
+        (T(2, 3, 12, through="Tanh") if _rule == "gated" else T(2, 3, 2, through="Tanh")) if "gated" in _rule else None
+    )
+    _rate = T(2, 3, 2, through="Sigmoid") if "delta" in _rule else None
+    _heads = {"q_num_heads": 4, "kv_num_heads": 2, "update_rule": _rule, "opset": 27}
+    use("LinearAttention", T(2, 3, 24), T(2, 3, 12), T(2, 3, 10), None, _decay, _rate, form=_rule, results=2, **_heads)
+    use("LinearAttention", T(2, 3, 24), T(2, 3, 12), T(2, 3, 10), T(2, 2, 6, 5), _decay, _rate, form=f"{_rule}, past",
+        results=2, **_heads)  # fmt: skip
+use("LinearAttention", T(2, 3, 12), T(2, 3, 12), T(2, 3, 10), None, None, T(2, 3, 1, through="Sigmoid"),
+    form="one rate", results=2, q_num_heads=2, kv_num_heads=2, update_rule="delta", scale=0.3, opset=27)  # fmt: skip

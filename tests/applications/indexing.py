@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from applications.application import Table
-from applications.operands import Fixed, T, indexes, integer, ints
+from applications.operands import Fixed, T, floats, indexes, integer, ints
 
 TABLE = Table()
 use = TABLE.use
@@ -50,3 +50,13 @@ use("Trilu", T(3, 4, 5))
 use("Trilu", T(3, 4, 5), integer(-1), form="lower", upper=0)
 use("ReverseSequence", T(5, 3, 4), ints(2, 5, 1))
 use("ReverseSequence", T(3, 5, 4), ints(2, 5, 1), form="batch first", batch_axis=0, time_axis=1)
+
+use("OneHot", indexes(3, 4, below=6), integer(6), floats(0, 1))
+use("OneHot", indexes(3, 4, below=6), ints(6), floats(0.5, 2), form="classes first", axis=0)
+use("OneHot", indexes(3, 4, below=6), integer(6), floats(0, 1), form="opset 9", opset=9, axis=1)
+use("Compress", T(3, 9, 5), Fixed(np.array([True, False, True, True, False, True, True])), axis=1)
+use("Compress", T(3, 4), Fixed(np.array([True, False, True, True])), form="flat")
+use("Compress", T(3, 9, 5), Fixed(np.array([False, True, True, False, True])), form="opset 9", opset=9, axis=-1)
+use("TensorScatter", T(3, 4, 8, 5), T(3, 4, 2, 5), opset=24)
+use("TensorScatter", T(3, 8, 4), T(3, 2, 4), indexes(3, below=6), form="positions", opset=24, axis=1)
+use("TensorScatter", T(3, 4, 8, 5), T(3, 4, 2, 5), ints(7, 0, 3), form="circular", opset=24, mode="circular")

@@ -76,3 +76,11 @@ use(
     f"{DOMAIN}.FusedConv", T(2, 4, 7, 8), T(6, 4, 3, 3), T(6),
     form="sigmoid", opset=17, activation="Sigmoid", **_KERNEL,
 )  # fmt: skip
+
+use("CausalConvWithState", T(2, 4, 6), T(4, 1, 3), opset=27, results=2)
+use(
+    "CausalConvWithState", T(2, 4, 6), T(4, 1, 3), T(4), T(2, 4, 2), form="past", opset=27, results=2, activation="silu"
+)
+use("CausalConvWithState", T(4, 4, 4), T(4, 1, 3), None, T(4, 4, 2), form="equal sizes", opset=27, results=2)
+use("Det", T(2, 5, 4, 4), opset=22)
+use("Det", T(2, 5, 4, 4), form="opset 11", opset=11)

@@ -12,6 +12,7 @@ from applications import (
     quantised,
     recurrent,
     reductions,
+    signal,
     windows,
 )
 from applications.application import Table
@@ -29,5 +30,6 @@ for _module in (
     recurrent,
     attention,
     quantised,
+    signal,
 ):
     APPLICATIONS.update(_module.TABLE)

@@ -62,3 +62,21 @@ use("RoiAlign", _IMAGE, T(5, 4, through="Abs"), ints(0, 1, 2, 0, 1), form="boxes
 use("RoiAlign", _IMAGE, _BOXES, ints(0, 1, 2, 0, 1), form="opset 10", opset=10, **_OUTPUT)
 _PLACED = given([[0, 0, 0, 4, 4], [1, 1, 2, 6, 5], [2, 0, 1, 3, 6], [1, 2, 2, 5, 6], [0, 1, 1, 6, 6]])
 use("MaxRoiPool", _IMAGE, _PLACED, pooled_shape=[2, 3])
+
+_THETA = T(3, 2, 3)
+use("AffineGrid", _THETA, ints(3, 1, 4, 5))
+use("AffineGrid", T(2, 3, 4), ints(2, 1, 4, 5, 6), form="three axes", align_corners=1)
+use("CenterCropPad", T(3, 8, 5), ints(6), axes=[1])
+use("CenterCropPad", T(3, 8, 5), ints(11, 2), form="wider", axes=[1, -1])
+use("CenterCropPad", T(3, 8, 5), ints(2, 9, 6), form="all axes", opset=18)
+use("CenterCropPad", T(3, 8, 5), ints(3, 8, 7), form="one of all axes", opset=18)
+_MOVED = T(2, 18, 4, 5, through="Tanh")
+use("DeformConv", T(2, 4, 6, 7), T(5, 4, 3, 3), _MOVED, opset=22)
+use("DeformConv", T(2, 4, 6, 7), T(6, 2, 3, 3), _MOVED, T(6), T(2, 9, 4, 5), form="groups", group=2, opset=22)
+_APART = T(2, 54, 4, 5, through="Tanh"), T(6), T(2, 27, 4, 5)
+use("DeformConv", T(2, 12, 6, 7), T(6, 4, 3, 3), _APART[0], *_APART[1:], form="groups of both", group=3, offset_group=3,
+    opset=22)  # fmt: skip
+use("DeformConv", T(2, 12, 6, 7), T(6, 12, 3, 3), _APART[0], *_APART[1:], form="parts", offset_group=3, opset=22)
+use("DeformConv", T(2, 12, 6, 7), T(6, 6, 3, 3), _APART[0], *_APART[1:], form="groups across", group=2, offset_group=3,
+    opset=22)  # fmt: skip
+use("DeformConv", T(2, 4, 6, 7), T(5, 4, 3, 3), _MOVED, form="opset 19", opset=19)

@@ -433,3 +433,29 @@ def systems(draw: st.DrawFn, kind: str | None = None) -> System:
     (NETWORKS.get(name) or wild)(b)
     assume(_fits(b))
     return System(name, tuple(b.operations))
+
+
+def with_tables(system: System, rng: np.random.Generator) -> tuple[System, tuple[int, ...]]:
+    """A system some of whose tensors are scaled by tables, several by one and the same; and which sources those are.
+
+    What a table holds may be moved before it is used. A few of the system's own sources are tables, too.
+    """
+    operations, shapes = list(system.operations), list(system.shapes)
+    tables = [source for source in system.sources if rng.random() < 0.2]
+
+    def put(operation: Operation) -> int:
+        operations.append(operation)
+        shapes.append(result_shape(operation, shapes))
+        return len(operations) - 1
+
+    grids = [shape for shape in dict.fromkeys(shapes) if sum(size > 1 for size in shape) > 1]
+    for shape in [grids[number] for number in rng.permutation(len(grids))[:3]]:
+        alike = [number for number, other in enumerate(shapes) if other == shape]
+        table = put(Source(shape))
+        tables.append(table)
+        for tensor in rng.permutation(alike)[: int(rng.integers(2, 5))]:
+            axis = int(rng.integers(len(shape)))
+            moved = rng.random() < 0.4
+            order = tuple(int(place) for place in rng.permutation(shape[axis]))
+            put(Add(int(tensor), put(Permute(table, axis, order)) if moved else table))
+    return System(system.kind, tuple(operations)), tuple(tables)

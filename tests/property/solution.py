@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from property.systems import (
     Concat,
     Hold,
     Kept,
+    Mask,
     Permute,
     Reshape,
     Shape,
@@ -26,7 +28,9 @@ from property.systems import (
     Source,
     System,
     Transpose,
+    Use,
     carried,
+    read_by,
 )
 
 Ids = npt.NDArray[np.int64]
@@ -34,13 +38,29 @@ Ids = npt.NDArray[np.int64]
 _HELD = Reason("the system holds it")
 
 
-class _Network:
-    """The operator graph of a system; tensor ``i`` of the system is ``tensors[i]``.
+@dataclass(frozen=True)
+class _Table:
+    """A constant that nobody reads."""
 
-    Sources are data that nothing makes: constants could be tables, of which every use takes its own slots.
+    shape: Shape
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * int(np.prod(self.shape))
+
+    def numpy(self) -> npt.NDArray[Any]:
+        return np.ones(self.shape, np.float32)
+
+
+class _Network:
+    """The operator graph of a system; tensor ``i`` of the system is ``tensors[i]``, made by ``makers[i]``.
+
+    Sources are data that nothing makes, but for those that are named as constants: these may be tables, of which every
+    use takes its own slots. Then sums are products, as data is scaled by tables.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, constants: Collection[int]) -> None:
+        self._constants = constants
         self.ops: list[Op] = []
         self.tensors: list[Value] = []
         self._values: dict[str, Value] = {}
@@ -73,7 +93,8 @@ class _Network:
         shape, t = self._shapes[len(self.tensors)], self.tensors
         match operation:
             case Source():
-                return self._value(f"t{len(t)}", shape)
+                known = {"constant": _Table(shape)} if len(t) in self._constants else {}
+                return self._value(f"t{len(t)}", shape, **known)
             case Reshape(x, _):
                 return self._op("Reshape", (t[x], self._integers(shape)), shape)
             case Slice(x, axis, start, count, step):
@@ -88,7 +109,7 @@ class _Network:
             case Permute(x, axis, order):
                 return self._op("Gather", (t[x], self._integers(order)), shape, axis=axis)
             case Add(x, y):
-                return self._op("Add", (t[x], t[y]), shape)
+                return self._op("Mul" if self._constants else "Add", (t[x], t[y]), shape)
             case Hold(x, _, _):
                 return t[x]
         raise TypeError(f"{operation!r} is no operation")
@@ -97,13 +118,17 @@ class _Network:
 class Solution:
     """What ozgraph finds in a system.
 
+    Args:
+        constants: the sources that are constants, and so may be tables.
+
     Attributes:
         free: the ids that may go, one by one and together.
+        parts: the uses that take parts of their own.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, constants: Collection[int] = ()) -> None:
         self.system = system
-        network = _Network(system)
+        network = _Network(system, constants)
         state = State(network.graph)
         InferDims().run(state)
         for operation, value in zip(system.operations, network.tensors, strict=True):
@@ -116,7 +141,16 @@ class Solution:
             axes = state.axes.get(value)
             shape = value.shape or ()
             self._tables.append(tuple(None for _ in shape) if axes is None else tuple(map(state.dims.ids, axes)))
-        tables = [table.ravel() for axes in self._tables for table in axes if table is not None]
+        self._taken: dict[Use, tuple[Ids, ...]] = {
+            (number, position): tuple(map(state.dims.ids, state.takes[value.producer, position]))
+            for number, value in enumerate(network.tensors)
+            if value.producer is not None and not isinstance(system.operations[number], Hold)
+            for position in range(len(value.producer.inputs))
+            if (value.producer, position) in state.takes
+        }
+        self.parts = len(self._taken)
+        made = [*self._tables, *self._taken.values()]
+        tables = [table.ravel() for axes in made for table in axes if table is not None]
         ids = np.unique(np.concatenate(tables)) if tables else np.empty(0, np.int64)
         self.free: list[int] = ids[ids >= 0].tolist()
 
@@ -125,21 +159,33 @@ class Solution:
         gone = np.array(sorted(removed), np.int64)
         return [
             tuple(
-                np.ones(size, bool) if table is None else np.asarray(~np.isin(table, gone).any(axis=1))
+                np.ones(size, bool) if table is None else _stays(table, gone)
                 for table, size in zip(axes, shape, strict=True)
             )
             for axes, shape in zip(self._tables, self.system.shapes, strict=True)
         ]
 
+    def taken(self, removed: Iterable[int]) -> Mapping[Use, Kept]:
+        """What the uses that take parts of their own take when these ids go."""
+        gone = np.array(sorted(removed), np.int64)
+        return {use: tuple(_stays(table, gone) for table in axes) for use, axes in self._taken.items()}
+
     def survives(self, removed: Iterable[int]) -> bool:
         """Whether every axis keeps a position when these ids go."""
-        return all(mask.any() for masks in self.kept(removed) for mask in masks)
+        removed = list(removed)
+        return all(mask.any() for masks in (*self.kept(removed), *self.taken(removed).values()) for mask in masks)
 
     def disagreement(self, removed: Iterable[int]) -> str | None:
         """How ozgraph's view of a removal differs from what the operations make of it; None when it does not."""
         removed = list(removed)
         view = self.kept(removed)
-        truth = carried(self.system, {tensor: view[tensor] for tensor in self.system.sources})
+        taken = self.taken(removed)
+        for (number, position), masks in taken.items():
+            whole = view[read_by(self.system.operations[number])[position]]
+            for axis, (part, own) in enumerate(zip(masks, whole, strict=True)):
+                if not np.array_equal(part, own) and not own.all():
+                    return f"removing ids {removed}: t{number} takes a part of axis {axis} of what is not whole"
+        truth = carried(self.system, {tensor: view[tensor] for tensor in self.system.sources}, taken)
         if truth is None:
             return f"removing ids {removed} is not valid"
         for i, (seen, real) in enumerate(zip(view, truth, strict=True)):
@@ -161,3 +207,7 @@ class Solution:
     def unread(self) -> frozenset[Slot]:
         """The slots of sources that no operation reads."""
         return frozenset(slot for slot in self.system.slots if self._tables[slot[0]][slot[1]] is None)
+
+
+def _stays(table: Ids, gone: Ids) -> Mask:
+    return np.asarray(~np.isin(table, gone).any(axis=1))

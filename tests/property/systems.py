@@ -186,48 +186,70 @@ Kept = tuple[Mask, ...]
 """One mask an axis."""
 
 
-def carried(system: System, kept: Mapping[int, Kept]) -> list[Kept] | None:
-    """What every tensor keeps when the sources keep ``kept``; None when the removal is not valid."""
+Use = tuple[int, int]
+"""(operation, which of the tensors that it reads)."""
+
+
+def read_by(operation: Operation) -> tuple[int, ...]:
+    """The tensors that an operation reads."""
+    match operation:
+        case Source():
+            return ()
+        case Concat(xs, _):
+            return xs
+        case Add(x, y):
+            return x, y
+        case _:
+            return (operation.x,)
+
+
+def carried(system: System, kept: Mapping[int, Kept], taken: Mapping[Use, Kept] | None = None) -> list[Kept] | None:
+    """What every tensor keeps when the sources keep ``kept``; None when the removal is not valid.
+
+    Args:
+        taken: uses that take parts of their own, of tensors that stay whole, with what they take.
+    """
     shapes = system.shapes
     tensors: list[Kept] = []
     for i, operation in enumerate(system.operations):
-        made = kept[i] if isinstance(operation, Source) else _carry(operation, tensors, shapes[i])
+        operands = [(taken or {}).get((i, number), tensors[x]) for number, x in enumerate(read_by(operation))]
+        made = kept[i] if isinstance(operation, Source) else _carry(operation, operands, shapes[i])
         if made is None or not all(mask.any() for mask in made):
             return None
         tensors.append(made)
     return tensors
 
 
-def _carry(operation: Operation, tensors: Sequence[Kept], shape: Shape) -> Kept | None:
+def _carry(operation: Operation, operands: Sequence[Kept], shape: Shape) -> Kept | None:
+    first = operands[0]
     match operation:
-        case Reshape(x, _):
-            elements = _grid(tensors[x]).reshape(shape)
+        case Reshape():
+            elements = _grid(first).reshape(shape)
             axes = range(len(shape))
             found = tuple(
                 np.asarray(elements.any(axis=tuple(other for other in axes if other != axis))) for axis in axes
             )
             return found if np.array_equal(_grid(found), elements) else None
-        case Slice(x, axis, start, count, step):
-            return _changed(tensors[x], axis, tensors[x][axis][start + step * np.arange(count)])
-        case Concat(xs, axis):
-            first = tensors[xs[0]]
-            for x in xs[1:]:
-                if any(a != axis and not np.array_equal(m, tensors[x][a]) for a, m in enumerate(first)):
+        case Slice(_, axis, start, count, step):
+            return _changed(first, axis, first[axis][start + step * np.arange(count)])
+        case Concat(_, axis):
+            for other in operands[1:]:
+                if any(a != axis and not np.array_equal(m, other[a]) for a, m in enumerate(first)):
                     return None
-            return _changed(first, axis, np.concatenate([tensors[x][axis] for x in xs]))
-        case Transpose(x, perm):
-            return tuple(tensors[x][axis] for axis in perm)
-        case Permute(x, axis, order):
-            return _changed(tensors[x], axis, tensors[x][axis][list(order)])
-        case Add(x, y):
+            return _changed(first, axis, np.concatenate([operand[axis] for operand in operands]))
+        case Transpose(_, perm):
+            return tuple(first[axis] for axis in perm)
+        case Permute(_, axis, order):
+            return _changed(first, axis, first[axis][list(order)])
+        case Add():
             made = []
-            for left, right in zip(tensors[x], tensors[y], strict=True):
+            for left, right in zip(*operands, strict=True):
                 if len(left) == len(right) and not np.array_equal(left, right):
                     return None
                 made.append(left if len(left) >= len(right) else right)
             return tuple(made)
-        case Hold(x, axis, positions):
-            return tensors[x] if tensors[x][axis][list(positions)].all() else None
+        case Hold(_, axis, positions):
+            return first if first[axis][list(positions)].all() else None
         case Source():
             raise AssertionError("sources are given")
 
