@@ -83,11 +83,16 @@ def shrink_(
             progress=progress,
         )
     if result.state.removed:
-        _carry_out(result, optimizer)
+        carry_out(result, optimizer)
     return result.report
 
 
-def _carry_out(result: PruneResult, optimizer: torch.optim.Optimizer | None) -> None:
+def carry_out(result: PruneResult, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Do to a module in place what was found for the graph that was captured from it; see :func:`shrink_`.
+
+    Raises:
+        UsageError: the module's Python holds sizes that no longer fit; it is as before, and so is the optimizer.
+    """
     from ozgraph.backends.torch_config import follow
     from ozgraph.backends.torch_inplace import Before, shrink
 

@@ -92,6 +92,38 @@ def test_train_mode_takes_the_statistics_of_the_batch_and_keeps_its_own(name: st
             torch.testing.assert_close(tensor, wanted[positions] if wanted.dim() else wanted, rtol=0, atol=1e-12)
 
 
+class Averaging(nn.Module):
+    """Batch norms whose statistics are means over all batches, one of them called twice, and one of the usual kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, momentum=None)
+        self.again, self.usual, self.last = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 5)
+        self.end = nn.BatchNorm1d(5, momentum=None, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x)).relu()
+        x = self.usual(self.norm(self.again(x))) + self.usual(x)
+        return self.end(self.last(x.relu().mean((2, 3))))
+
+
+@pytest.mark.filterwarnings("error")
+def test_statistics_over_all_batches_and_layers_called_twice_follow_train_mode() -> None:
+    module = net(0, Averaging).double()
+    graph = ozgraph.capture(module, (images(8)[0].double(),))
+    small = ozgraph.eliminate(graph).to_module()
+    for each in (module, small):
+        each.train()
+    for step in range(3):
+        x = images(20 + step)[0].double()
+        torch.testing.assert_close(small(x), module(x), rtol=0, atol=1e-12)
+    assert small.get_buffer("norm.num_batches_tracked") == 6
+    torch.testing.assert_close(dict(small.named_buffers()), dict(module.named_buffers()), rtol=0, atol=1e-12)
+    assert module.norm.momentum is None
+    x = images(30)[0].double()
+    torch.testing.assert_close(small.eval()(x), module.eval()(x), rtol=0, atol=1e-12)
+
+
 def test_dropout_drops_in_train_mode_alone() -> None:
     _, small, _ = pruned("attention")
     x = images(7)[0].double()

@@ -24,6 +24,11 @@ def either(training: bool, in_training: Any, otherwise: Any) -> Any:
     return in_training if training else otherwise
 
 
+def average(training: bool, batches: torch.Tensor, more: int) -> float:
+    """The momentum of a batch norm that averages over all batches: those counted, a tensor [], and ``more``."""
+    return 1.0 / (float(batches) + more) if training else 0.0
+
+
 def with_modes(module: fx.GraphModule, origin: TorchOrigin, moved: Moved) -> None:
     """Let every call that the mode changes follow ``module.training``.
 
@@ -56,6 +61,15 @@ def with_modes(module: fx.GraphModule, origin: TorchOrigin, moved: Moved) -> Non
             continue
         for name, wanted in arguments.items():
             _choose(module, mine, name, wanted, asked())
+    for node, (name, more) in training.averages.items():
+        mine = moved(node)
+        if mine is None:
+            left.append(f"{node.target}, which pruning replaced, averages over all batches in train mode")
+            continue
+        with module.graph.inserting_before(mine), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            momentum = module.graph.call_function(average, (asked(), module.graph.get_attr(name), more))
+        _set(mine, "momentum", momentum)
     for name, step in training.counters.items():
         _count(module, name, step, asked())
     if left:
@@ -69,19 +83,32 @@ def with_modes(module: fx.GraphModule, origin: TorchOrigin, moved: Moved) -> Non
 
 
 def _choose(module: fx.GraphModule, node: fx.Node, name: str, wanted: Any, training: fx.Node) -> None:
-    """Let one argument of a call follow the flag; its place is found in the schema."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    position = [argument.name for argument in schema.arguments].index(name)
-    if position < len(node.args):
-        given = node.args[position]
-    else:
-        given = node.kwargs.get(name, schema.arguments[position].default_value)
+    """Let one argument of a call follow the flag."""
     with module.graph.inserting_before(node):
-        chosen = module.graph.call_function(either, (training, wanted, given))
+        chosen = module.graph.call_function(either, (training, wanted, _given(node, name)))
+    _set(node, name, chosen)
+
+
+def _position(node: fx.Node, name: str) -> int:
+    """Where the schema has an argument."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    return [argument.name for argument in schema.arguments].index(name)
+
+
+def _given(node: fx.Node, name: str) -> Any:
+    position = _position(node, name)
     if position < len(node.args):
-        node.update_arg(position, chosen)
+        return node.args[position]
+    schema = node.target._schema  # type: ignore[union-attr]
+    return node.kwargs.get(name, schema.arguments[position].default_value)
+
+
+def _set(node: fx.Node, name: str, value: Any) -> None:
+    position = _position(node, name)
+    if position < len(node.args):
+        node.update_arg(position, value)
     else:
-        node.update_kwarg(name, chosen)
+        node.update_kwarg(name, value)
 
 
 def _count(module: fx.GraphModule, name: str, step: int, training: fx.Node) -> None:

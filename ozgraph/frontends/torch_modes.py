@@ -6,7 +6,9 @@ module has other arguments, these are what ``.train()`` means.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch.export.graph_signature import InputKind
+from torch.nn.modules.batchnorm import _NormBase
 
 from ozgraph.errors import OzgraphError
 from ozgraph.frontends.torch import exported
@@ -27,6 +30,8 @@ class Training:
     Attributes:
         arguments: node of ``origin.program`` -> arguments by their name in the schema, as they are in train mode.
         counters: buffers that every run in train mode adds a number to, with that number.
+        averages: calls of batch norms without a momentum -> the buffer that counts their batches, and how many it
+            counts with this call. Their running statistics are means over all batches: the momentum is one over that.
         unmatched: calls that only one of the two modes makes, one line each; a module with any of these trains by
             other Python than it predicts with, and setting arguments does not make it.
         captured: whether train mode could be captured at all; the reason is in ``unmatched`` where not.
@@ -34,6 +39,7 @@ class Training:
 
     arguments: dict[fx.Node, dict[str, Any]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    averages: dict[fx.Node, tuple[str, int]] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     captured: bool = True
 
@@ -41,13 +47,16 @@ class Training:
 def training_arguments(origin: TorchOrigin) -> Training:
     """Compare the captured program with that of train mode; takes about as long as the capture did."""
     try:
-        program = exported(origin.module, origin.args, dict(origin.kwargs), origin.dynamic_shapes, training=True)
+        with _marked(origin.module) as marks:
+            program = exported(origin.module, origin.args, dict(origin.kwargs), origin.dynamic_shapes, training=True)
     except OzgraphError as error:
         return Training(unmatched=(str(error),), captured=False)
     counters, counting = _counters(program)
     before = list(_calls(origin.program.graph))
     after = [node for node in _calls(program.graph) if node not in counting]
     arguments: dict[fx.Node, dict[str, Any]] = {}
+    averages: dict[fx.Node, tuple[str, int]] = {}
+    calls: Counter[str] = Counter()
     unmatched: list[str] = []
     matcher = SequenceMatcher(None, [_key(node) for node in before], [_key(node) for node in after], autojunk=False)
     for kind, i, j, k, m in matcher.get_opcodes():
@@ -57,9 +66,33 @@ def training_arguments(origin: TorchOrigin) -> Training:
             continue
         for here, there in zip(before[i:j], after[k:m], strict=True):
             changed = _changed(here, there)
+            if changed.get("momentum") in marks:
+                name = marks[changed.pop("momentum")]
+                calls[name] += 1
+                averages[here] = name, calls[name]
             if changed:
                 arguments[here] = changed
-    return Training(arguments, counters, tuple(unmatched))
+    return Training(arguments, counters, averages, tuple(unmatched))
+
+
+@contextmanager
+def _marked(module: torch.nn.Module) -> Iterator[dict[float, str]]:
+    """Give batch norms without a momentum one that tells them apart: theirs would be read from a tensor.
+
+    Yields the momentum of each, which is none that a layer has, with the name of the buffer that counts its batches.
+    """
+    layers = {
+        -float(number): (layer, f"{path}.num_batches_tracked".lstrip("."))
+        for number, (path, layer) in enumerate(module.named_modules(), 1)
+        if isinstance(layer, _NormBase) and layer.momentum is None and layer.num_batches_tracked is not None
+    }
+    for mark, (layer, _) in layers.items():
+        layer.momentum = mark
+    try:
+        yield {mark: name for mark, (_, name) in layers.items()}
+    finally:
+        for layer, _ in layers.values():
+            layer.momentum = None
 
 
 def _calls(graph: fx.Graph) -> Iterator[fx.Node]:
@@ -116,10 +149,19 @@ def _counters(program: torch.export.ExportedProgram) -> tuple[dict[str, int], se
     counters: dict[str, int] = {}
     nodes: set[fx.Node] = set()
     for node, spec in zip(program.graph.nodes, program.graph_signature.input_specs, strict=False):
-        if spec.kind is not InputKind.BUFFER or len(node.users) != 1:
+        if spec.kind is not InputKind.BUFFER:
             continue
-        user = next(iter(node.users))
-        if str(user.target) == "aten.add_.Tensor" and user.args[0] is node and isinstance(user.args[1], int):
-            counters[str(spec.target)] = user.args[1]
-            nodes.add(user)
+        chain: list[fx.Node] = []
+        while len(node.users) == 1:  # a layer that is called twice counts twice
+            (user,) = node.users
+            step = user.args[1] if str(user.target) == "aten.add_.Tensor" and user.args[0] is node else None
+            if not isinstance(step, int):
+                break
+            counters[str(spec.target)] = counters.get(str(spec.target), 0) + step
+            chain.append(user)
+            node = user
+        if node.users:
+            counters.pop(str(spec.target), None)
+        else:
+            nodes.update(chain)
     return counters, nodes

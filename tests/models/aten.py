@@ -102,6 +102,7 @@ CALLS: dict[str, Call] = {
     "prod": (lambda x: x.prod(1), ((2, 3, 4),)),
     "logsumexp": (lambda x: x.logsumexp(1), ((2, 3, 4),)),
     "cumsum": (lambda x: x.cumsum(1), ((2, 3, 4),)),
+    "diff": (lambda x, y: torch.diff(x, dim=1, prepend=y), ((2, 4), (2, 1))),
     "topk": (lambda x: x.topk(2, 1).values, ((2, 3, 4),)),
     "sort": (lambda x: x.sort(1).values, ((2, 3, 4),)),
     "view": (lambda x: x.view(2, 12), ((2, 3, 4),)),

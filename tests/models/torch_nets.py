@@ -58,6 +58,7 @@ def perturbed(module: nn.Module, inputs: dict[str, Tensor], seed: int) -> nn.Mod
             module(*(torch.randn(8, *x.shape[1:], generator=generator) for x in inputs.values()))
         for layer in norms:
             layer.eval()
+            layer.momentum = 0.1
             assert layer.running_mean is not None
             assert layer.running_var is not None
             layer.running_mean.add_(0.1 * layer.running_var.sqrt() * noise(layer.running_mean))

@@ -55,12 +55,16 @@ def _seeded(make: Callable[[], Any]) -> Any:
     return module.requires_grad_(False)
 
 
-def _vision(name: str, side: int = 64, **options: Any) -> Made:
+def _images(count: int, side: int) -> Any:
     import torch
 
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def _vision(name: str, side: int = 64, **options: Any) -> Made:
     library = _torchvision()
     module = _seeded(partial(library.models.get_model, name, weights=None, **options))
-    return module, (torch.zeros(2, 3, side, side),), {}
+    return module, (_images(2, side),), {}
 
 
 def _segmentation(name: str) -> Made:
@@ -68,14 +72,12 @@ def _segmentation(name: str) -> Made:
 
 
 def _timm(name: str, side: int = 64, **options: Any) -> Made:
-    import torch
-
     _torchvision()
     try:
         import timm
     except ImportError as error:
         raise unittest.SkipTest(f"{error.name} is not installed") from error
-    return _seeded(partial(timm.create_model, name, pretrained=False, **options)), (torch.zeros(2, 3, side, side),), {}
+    return _seeded(partial(timm.create_model, name, pretrained=False, **options)), (_images(2, side),), {}
 
 
 def _hugging_face(kind: str, head: str, inputs: str = "tokens", **options: Any) -> Made:
@@ -95,7 +97,12 @@ def _hugging_face(kind: str, head: str, inputs: str = "tokens", **options: Any) 
         return module, (), {"input_ids": tokens, "attention_mask": torch.ones(1, 8, dtype=torch.long)}
     if inputs == "both":
         return module, (), {"input_ids": tokens, "decoder_input_ids": tokens[:, :5]}
-    return module, (), {"pixel_values": torch.zeros(1, 3, 32, 32)}
+    if inputs == "sound":
+        features = torch.randn(1, 8, 24, generator=torch.Generator().manual_seed(1))
+        return module, (), {"input_features": features, "decoder_input_ids": tokens[:, :5]}
+    if inputs == "pair":
+        return module, (), {"input_ids": tokens, "pixel_values": _images(1, 32)}
+    return module, (), {"pixel_values": _images(1, 32)}
 
 
 _TEXT = {
@@ -114,7 +121,7 @@ ZOO: dict[str, Callable[[], Made]] = {
         for name in (
             "resnet18", "resnext50_32x4d", "densenet121", "squeezenet1_1", "mobilenet_v2",
             "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5", "efficientnet_b0", "regnet_x_400mf",
-            "regnet_y_400mf", "convnext_tiny", "swin_t",
+            "regnet_y_400mf", "convnext_tiny", "swin_t", "swin_v2_t",
         )
     },
     "googlenet": partial(_vision, "googlenet", aux_logits=False, init_weights=False),
@@ -166,6 +173,27 @@ ZOO: dict[str, Callable[[], Made]] = {
         vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64,
     ),
+    "falcon": partial(
+        _hugging_face, "falcon", "AutoModelForCausalLM",
+        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_hidden_size=40,
+    ),
+    "bloom": partial(
+        _hugging_face, "bloom", "AutoModelForCausalLM", vocab_size=99, hidden_size=32, n_layer=2, n_head=4
+    ),
+    "whisper": partial(
+        _hugging_face, "whisper", "AutoModelForSpeechSeq2Seq", "sound",
+        vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=40, num_mel_bins=8, max_source_positions=12,
+        max_target_positions=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+        suppress_tokens=None, begin_suppress_tokens=None,
+    ),
+    "clip": partial(
+        _hugging_face, "clip", "AutoModel", "pair", projection_dim=16,
+        text_config={**_TEXT, "eos_token_id": 9, "bos_token_id": 1, "pad_token_id": 0}, vision_config=_IMAGE,
+    ),
     "hf_vit": partial(_hugging_face, "vit", "AutoModelForImageClassification", "image", **_IMAGE),
 }  # fmt: skip
 """Name -> a function that makes the network and its inputs."""
+
+REWRITTEN = {"swin_v2_t": "ScatterND"}
+"""Networks in which the frontends differ, each by an operator that torch's exporter writes for something else."""

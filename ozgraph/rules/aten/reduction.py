@@ -11,7 +11,7 @@ from ozgraph.graph import Op
 from ozgraph.plan import NewOp
 from ozgraph.rules.aten.arguments import axes_of, axis_of, rank_of, source_of
 from ozgraph.rules.lattice import Slots, opaque, uniform, vanishing
-from ozgraph.rules.notation import Axes, Axis, One
+from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.reduction import EXTREME
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, letters, need_shape
@@ -132,6 +132,22 @@ register("aten.cummax aten.cummin", Rule(_along("a running extreme depends on or
 register(
     "aten.sort aten.argsort", Rule(_along("sorting along it depends on every slot", default=-1), opaque, text="order")
 )
+
+
+def _diff(op: Op) -> Spec:
+    rank = rank_of(op)
+    axis = axis_of(op, rank, default=-1)
+    names = letters("a", rank)
+    why = "a difference along it depends on order"
+
+    def along(part: str) -> tuple[Letter, ...]:
+        return (*names[:axis], Letter(part), *names[axis + 1 :])
+
+    parts = tuple(f"d{number}" for number in range(len(op.inputs)))
+    return Spec(tuple(map(along, parts)), (along("d"),), frozen=dict.fromkeys((*parts, "d"), why))
+
+
+register("aten.diff", Rule(_diff, opaque, text="difference"))
 
 
 def _topk(op: Op) -> Spec:

@@ -1,0 +1,1 @@
+"""Real networks through both frontends and out by every backend."""
