@@ -108,12 +108,12 @@ class HSPG(Pruner):
         assert self._lambdas is not None
         norms = self.layout.sums(_inner, self._weights, self._weights).sqrt()
         pull = torch.where(self._flags(candidates), self._lambdas / norms.clamp(min=_TINY), 0.0)
-        now = {entry.name: entry.tensor for entry in self.layout.occupied}
         for entry in self.layout.occupied:
             options = self._groups_of_options.get(entry.name)
             if options is not None:
                 _pull(entry, self._weights[entry.name], pull, float(options["lr"]))
-        inner = self.layout.sums(_inner, now, self._weights)
+        inner = self.layout.sums(_inner, self.layout.weights(), self._weights)
+        inner, norms = self.processes.mean(torch.stack((inner, norms)))
         crossed = as_scores(inner) < self.epsilon * as_scores(norms) ** 2
         crossed &= candidates
         self._weights = {}
@@ -186,14 +186,14 @@ class DHSPG(HSPG):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Pruner.state_dict`."""
-        chosen = None if self.redundant is None else torch.from_numpy(self.redundant.copy())
-        return super().state_dict() | {"redundant": chosen}
+        chosen = np.zeros_like(self.gone) if self.redundant is None else self.redundant.copy()
+        # Of one shape whatever has happened: torch.distributed.checkpoint loads into what is there.
+        return super().state_dict() | {"chosen": self.redundant is not None, "redundant": torch.from_numpy(chosen)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Pruner.load_state_dict`."""
         super().load_state_dict(state)
-        chosen = state["redundant"]
-        self.redundant = None if chosen is None else chosen.cpu().numpy().copy()
+        self.redundant = state["redundant"].cpu().numpy().astype(bool) if state["chosen"] else None
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
