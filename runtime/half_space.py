@@ -19,7 +19,7 @@ from ozgraph.groups import Groups
 from ozgraph.runtime.places import Occupied
 from ozgraph.runtime.pruner import Choices, Pruner, as_scores
 from ozgraph.runtime.saliency import Measure
-from ozgraph.runtime.schedule import Schedule
+from ozgraph.runtime.schedule import Periods, Schedule
 from ozgraph.runtime.selection import Mask
 from ozgraph.target import Target
 
@@ -62,9 +62,7 @@ class HSPG(Pruner):
             raise UsageError(f"penalty is at least 0 and 0 <= epsilon < 1, got {penalty} and {epsilon}")
         whole = Schedule(start, end, 1).resolve(steps)
         first, last = whole.edges
-        # The last tenth of the time is for what did not cross by itself.
-        rest = max(last - max((last - first) // 10, 1), first)
-        self.penalised_from, self.decay = first, Schedule(rest, last, 1).resolve(steps)
+        self.penalised_from, self.decay = first, Periods((rest_of(first, last), last))
         self.penalty, self.epsilon = penalty, epsilon
         self._weights: Mapping[str, Tensor] = {}
         self._lambdas: Tensor | None = None
@@ -124,6 +122,11 @@ class HSPG(Pruner):
                 self.set_gone(self.gone | chosen)
 
     @property
+    def edges(self) -> list[int]:
+        """The steps at which something changes."""
+        return [self.penalised_from, *self.decay.edges]
+
+    @property
     def phase(self) -> str:
         """``warming up``, ``half-space``, ``leaving`` or ``holding``."""
         if self.step < self.penalised_from:
@@ -134,12 +137,12 @@ class HSPG(Pruner):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Pruner.state_dict`."""
-        return super().state_dict() | {"edges": [self.penalised_from, *self.decay.edges]}
+        return super().state_dict() | {"edges": self.edges}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Pruner.load_state_dict`."""
         super().load_state_dict(state)
-        if list(state["edges"]) != [self.penalised_from, *self.decay.edges]:
+        if list(state["edges"]) != self.edges:
             raise UsageError("the state was saved under another schedule; give the same steps, start and end")
 
 
@@ -194,6 +197,11 @@ class DHSPG(HSPG):
         """See :meth:`Pruner.load_state_dict`."""
         super().load_state_dict(state)
         self.redundant = state["redundant"].cpu().numpy().astype(bool) if state["chosen"] else None
+
+
+def rest_of(first: int, last: int) -> int:
+    """The step from which what did not cross by itself decays: the last tenth of the time."""
+    return max(last - max((last - first) // 10, 1), first)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
