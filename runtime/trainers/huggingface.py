@@ -107,13 +107,19 @@ class PruningCallback(_Base):  # type: ignore[misc]  # transformers need not be 
             partial.replace(path)
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Add what is zero so far to what is logged next."""
-        logs, pruner = more.get("logs"), self._recipe.pruner
-        if logs is not None and pruner is not None:
-            parameters, macs = pruner.selection.left(pruner.gone)
-            logs["groups_zero"] = int(pruner.gone.sum())
-            logs["parameters_share"] = round(parameters / max(pruner.groups.parameters, 1), 4)
-            logs["macs_share"] = round(macs / max(pruner.groups.macs, 1), 4)
+        """Add what is zero so far to the log: for callbacks after this one, and to the trainer's history."""
+        pruner = self._recipe.pruner
+        if pruner is None:
+            return
+        parameters, macs = pruner.selection.left(pruner.gone)
+        said = {
+            "groups_zero": int(pruner.gone.sum()),
+            "parameters_share": round(parameters / max(pruner.groups.parameters, 1), 4),
+            "macs_share": round(macs / max(pruner.groups.macs, 1), 4),
+        }
+        for log in (more.get("logs"), *state.log_history[-1:]):
+            if log is not None:
+                log.update(said)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Let go of the optimizer; the groups are zero in the model."""
