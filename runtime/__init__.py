@@ -13,18 +13,20 @@ if TYPE_CHECKING:
     from ozgraph.runtime.cric import HESSOCRIC
     from ozgraph.runtime.half_space import DHSPG, HSPG
     from ozgraph.runtime.hesso import HESSO
+    from ozgraph.runtime.lhspg import LHSPG
     from ozgraph.runtime.progress import ProgressLine
     from ozgraph.runtime.saliency import Measure, Mix
     from ozgraph.runtime.schedule import Schedule
     from ozgraph.target import Target
 
-__all__ = ["DHSPG", "HESSO", "HESSOCRIC", "HSPG", "Measure", "Mix", "ProgressLine", "Schedule", "Target"]
+__all__ = ["DHSPG", "HESSO", "HESSOCRIC", "HSPG", "LHSPG", "Measure", "Mix", "ProgressLine", "Schedule", "Target"]
 
 _HOMES = {
     "DHSPG": "ozgraph.runtime.half_space",
     "HESSOCRIC": "ozgraph.runtime.cric",
     "HSPG": "ozgraph.runtime.half_space",
     "HESSO": "ozgraph.runtime.hesso",
+    "LHSPG": "ozgraph.runtime.lhspg",
     "Measure": "ozgraph.runtime.saliency",
     "Mix": "ozgraph.runtime.saliency",
     "ProgressLine": "ozgraph.runtime.progress",

@@ -133,7 +133,8 @@ class HESSOCRIC(Pruner):
             raise UsageError(
                 "probing needs the loss: call pruner.record(loss) before every optimizer.step(), or give probes=()"
             )
-        self._losses.append(float(self._loss))
+        loss = torch.as_tensor(self._loss, dtype=torch.float64, device=self.layout.device)
+        self._losses.append(float(self.processes.mean(loss)))
         self._loss = None
         self._restore()
         self._tick += 1
@@ -237,33 +238,41 @@ class HESSOCRIC(Pruner):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Pruner.state_dict`; while cycles run it holds the saved model as well."""
-        return super().state_dict() | {
-            "stage": self._stage,
-            "tick": self._tick,
-            "cycle": self._cycle,
-            "losses": list(self._losses),
-            "first": None if self._first is None else self._first.cpu().clone(),
-            "total": self._total.cpu().clone(),
-            "scored": self._scored,
-            "violating": torch.from_numpy(self._violating.copy()),
-            "trial": torch.from_numpy(self._trial.copy()),
-            "tried": torch.from_numpy(self._tried.copy()),
-            "violations": list(self.violations),
-            "snapshot": None if self._snapshot is None else self._snapshot.state_dict(),
-        }
+        return (
+            super().state_dict()
+            | {
+                "stage": self._stage,
+                "tick": self._tick,
+                "cycle": self._cycle,
+                "losses": list(self._losses),
+                "first": torch.zeros_like(self._total).cpu() if self._first is None else self._first.cpu().clone(),
+                "total": self._total.cpu().clone(),
+                "scored": self._scored,
+                "violating": torch.from_numpy(self._violating.copy()),
+                "trial": torch.from_numpy(self._trial.copy()),
+                "tried": torch.from_numpy(self._tried.copy()),
+                "violations": list(self.violations),
+            }
+            | ({} if self._snapshot is None else {"snapshot": self._snapshot.state_dict()})
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Pruner.load_state_dict`."""
         super().load_state_dict(state)
         self._stage, self._tick, self._cycle = str(state["stage"]), int(state["tick"]), int(state["cycle"])
         self._losses = [float(loss) for loss in state["losses"]]
-        first = state["first"]
-        self._first = None if first is None else first.to(self.layout.device)
+        self._first = None if self._stage == WARMING else state["first"].to(self.layout.device)
         self._total = state["total"].to(self.layout.device)
         self._scored = int(state["scored"])
         self._violating = state["violating"].cpu().numpy().copy()
         self._trial = state["trial"].cpu().numpy().copy()
         self._tried = state["tried"].cpu().numpy().copy()
         self.violations = [int(count) for count in state["violations"]]
-        saved = state["snapshot"]
-        self._snapshot = None if saved is None else Snapshot.from_state_dict(self.groups.module, self.optimizer, saved)
+        self._snapshot = None
+        if self._stage in (PROBING, CYCLING):
+            if "snapshot" not in state:
+                raise UsageError(
+                    f"the state was saved while {self.phase} and lacks the model of before; load it with torch.load, "
+                    "or save outside of probing and cycles where torch.distributed.checkpoint is used"
+                )
+            self._snapshot = Snapshot.from_state_dict(self.groups.module, self.optimizer, state["snapshot"])

@@ -19,7 +19,7 @@ from ozgraph.groups import Groups
 from ozgraph.runtime.places import Occupied
 from ozgraph.runtime.pruner import Choices, Pruner, as_scores
 from ozgraph.runtime.saliency import Measure
-from ozgraph.runtime.schedule import Schedule
+from ozgraph.runtime.schedule import Periods, Schedule
 from ozgraph.runtime.selection import Mask
 from ozgraph.target import Target
 
@@ -62,9 +62,7 @@ class HSPG(Pruner):
             raise UsageError(f"penalty is at least 0 and 0 <= epsilon < 1, got {penalty} and {epsilon}")
         whole = Schedule(start, end, 1).resolve(steps)
         first, last = whole.edges
-        # The last tenth of the time is for what did not cross by itself.
-        rest = max(last - max((last - first) // 10, 1), first)
-        self.penalised_from, self.decay = first, Schedule(rest, last, 1).resolve(steps)
+        self.penalised_from, self.decay = first, Periods((rest_of(first, last), last))
         self.penalty, self.epsilon = penalty, epsilon
         self._weights: Mapping[str, Tensor] = {}
         self._lambdas: Tensor | None = None
@@ -108,12 +106,12 @@ class HSPG(Pruner):
         assert self._lambdas is not None
         norms = self.layout.sums(_inner, self._weights, self._weights).sqrt()
         pull = torch.where(self._flags(candidates), self._lambdas / norms.clamp(min=_TINY), 0.0)
-        now = {entry.name: entry.tensor for entry in self.layout.occupied}
         for entry in self.layout.occupied:
             options = self._groups_of_options.get(entry.name)
             if options is not None:
                 _pull(entry, self._weights[entry.name], pull, float(options["lr"]))
-        inner = self.layout.sums(_inner, now, self._weights)
+        inner = self.layout.sums(_inner, self.layout.weights(), self._weights)
+        inner, norms = self.processes.mean(torch.stack((inner, norms)))
         crossed = as_scores(inner) < self.epsilon * as_scores(norms) ** 2
         crossed &= candidates
         self._weights = {}
@@ -122,6 +120,11 @@ class HSPG(Pruner):
             chosen = self.selection.choose(blocked, self.gone, self.selection.goal) & crossed
             if chosen.any():
                 self.set_gone(self.gone | chosen)
+
+    @property
+    def edges(self) -> list[int]:
+        """The steps at which something changes."""
+        return [self.penalised_from, *self.decay.edges]
 
     @property
     def phase(self) -> str:
@@ -134,12 +137,12 @@ class HSPG(Pruner):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Pruner.state_dict`."""
-        return super().state_dict() | {"edges": [self.penalised_from, *self.decay.edges]}
+        return super().state_dict() | {"edges": self.edges}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Pruner.load_state_dict`."""
         super().load_state_dict(state)
-        if list(state["edges"]) != [self.penalised_from, *self.decay.edges]:
+        if list(state["edges"]) != self.edges:
             raise UsageError("the state was saved under another schedule; give the same steps, start and end")
 
 
@@ -186,14 +189,19 @@ class DHSPG(HSPG):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Pruner.state_dict`."""
-        chosen = None if self.redundant is None else torch.from_numpy(self.redundant.copy())
-        return super().state_dict() | {"redundant": chosen}
+        chosen = np.zeros_like(self.gone) if self.redundant is None else self.redundant.copy()
+        # Of one shape whatever has happened: torch.distributed.checkpoint loads into what is there.
+        return super().state_dict() | {"chosen": self.redundant is not None, "redundant": torch.from_numpy(chosen)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Pruner.load_state_dict`."""
         super().load_state_dict(state)
-        chosen = state["redundant"]
-        self.redundant = None if chosen is None else chosen.cpu().numpy().copy()
+        self.redundant = state["redundant"].cpu().numpy().astype(bool) if state["chosen"] else None
+
+
+def rest_of(first: int, last: int) -> int:
+    """The step from which what did not cross by itself decays: the last tenth of the time."""
+    return max(last - max((last - first) // 10, 1), first)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -119,8 +119,13 @@ class HESSO(Pruner):
 
     def state_dict(self) -> dict[str, Any]:
         """See :meth:`Pruner.state_dict`."""
-        average = None if self._average is None else self._average.cpu().clone()
-        return super().state_dict() | {"edges": list(self.schedule.edges), "average": average}
+        # Of one shape whatever has happened: torch.distributed.checkpoint loads into what is there.
+        average = torch.zeros(self.layout.total) if self._average is None else self._average.cpu().clone()
+        return super().state_dict() | {
+            "edges": list(self.schedule.edges),
+            "averaging": self._average is not None,
+            "average": average,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Pruner.load_state_dict`."""
@@ -130,5 +135,6 @@ class HESSO(Pruner):
                 f"the state was saved under another schedule ({list(state['edges'])}); give the same steps, start, "
                 "end and periods"
             )
-        average = state["average"]
-        self._average = None if average is None else average.to(self.layout.device, torch.float32)
+        self._average = (
+            state["average"].to(self.layout.device, torch.float32, copy=True) if state["averaging"] else None
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ozgraph.errors import UsageError
-from ozgraph.groups import FamilyGroups, Groups, Occurrence, Pattern
+from ozgraph.groups import ABSENT, FamilyGroups, Groups, Occurrence, Pattern, named_tensors, patterns_of
+from ozgraph.runtime.low_rank import LowRank, low_ranks
+from ozgraph.runtime.shards import add_up, is_sharded, local, owners, positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +100,49 @@ Place = Strip | Scatter
 
 @dataclass(slots=True)
 class Occupied:
-    """A tensor with the places whose slices are zeroed.
+    """A tensor with the places whose slices are zeroed; what is said of it is said of the part that lies here.
 
     Attributes:
+        parameter: as the module holds it.
         places: for sums over slots, on the tensor's device.
         numbers: the same on the host, an axis at a time: [positions] number among all slots of the run, -1 for none.
+        whole: the same for all positions, whether they lie here or not.
+        owners: process groups over which the sums add up.
+        low_rank: what trains beside the tensor in its place.
     """
 
     name: str
-    tensor: Tensor
+    parameter: Tensor
     trainable: bool
     places: list[Place] = field(default_factory=list)
     numbers: list[tuple[int, npt.NDArray[np.int64]]] = field(default_factory=list)
+    whole: list[tuple[int, npt.NDArray[np.int64]]] = field(default_factory=list)
+    owners: tuple[Any, ...] = ()
+    low_rank: LowRank | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """What lies here."""
+        return local(self.parameter)
+
+    @property
+    def trained(self) -> Tensor | None:
+        """The parameter that an optimizer holds for it; None where it stays as it is."""
+        if self.low_rank is not None:
+            return self.low_rank.factors[-1]
+        return self.parameter if self.trainable and self.parameter.requires_grad else None
+
+    def value(self) -> Tensor:
+        """What the network computes with: with the low-rank part, where there is one."""
+        tensor = self.tensor.detach()
+        return tensor if self.low_rank is None else tensor + self.low_rank.delta().to(tensor.dtype)
+
+    def occupy(self, axis: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Take note of slots along an axis of the whole tensor; returns those that lie here."""
+        here = slots[positions(self.parameter, axis)] if is_sharded(self.parameter) else slots
+        self.whole.append((axis, slots))
+        self.numbers.append((axis, here))
+        return here
 
     def shaped(self, axis: int, positions: Tensor) -> Tensor:
         """A vector along an axis, shaped to broadcast against the tensor."""
@@ -126,6 +160,7 @@ class Layout:
         numbers: their numbers in the groups.
         starts: number of the first slot of each.
         occupied: every tensor that has a zeroed place.
+        factors: low-rank factors that are zeroed along with the tensors they train.
         device: where vectors over slots live.
     """
 
@@ -134,6 +169,7 @@ class Layout:
     numbers: list[int]
     starts: list[int]
     occupied: list[Occupied]
+    factors: list[Occupied]
     device: torch.device
 
     @property
@@ -146,31 +182,46 @@ class Layout:
         for family, start in zip(self.families, self.starts, strict=True):
             yield family, slice(start, start + family.size)
 
-    def sums(self, function: Callable[..., Tensor], *sources: Mapping[str, Tensor]) -> Tensor:
+    def weights(self) -> dict[str, Tensor]:
+        """Everything that is occupied as it is now, by name."""
+        return {entry.name: entry.value() for entry in self.occupied}
+
+    def sums(self, function: Callable[..., Tensor], *sources: Mapping[str, Tensor], together: bool = True) -> Tensor:
         """Add up ``function`` over all zeroed places: [slots] float32.
 
         Args:
             function: takes one tensor for every source, its first axis the slots, and returns one value a slot.
             sources: tensors by name; a name that one of them lacks is left out.
+            together: add what lies on other processes; without, of sharded tensors only the part here counts.
         """
-        return self.several_sums((function,), *sources)[0]
+        return self.several_sums((function,), *sources, together=together)[0]
 
     def several_sums(
-        self, functions: Sequence[Callable[..., Tensor]], *sources: Mapping[str, Tensor]
+        self, functions: Sequence[Callable[..., Tensor]], *sources: Mapping[str, Tensor], together: bool = True
     ) -> tuple[Tensor, ...]:
         """As :meth:`sums` for several functions, taking every tensor from its source only once."""
-        totals = tuple(torch.zeros(self.total, dtype=torch.float32, device=self.device) for _ in functions)
+
+        def nothing(device: torch.device) -> tuple[Tensor, ...]:
+            return tuple(torch.zeros(self.total, dtype=torch.float32, device=device) for _ in functions)
+
+        # Sums over sharded tensors are partial: those of the same processes are added up in one go.
+        parts = {(): nothing(self.device)} | {entry.owners: nothing(self.device) for entry in self.occupied}
         for occupied in self.occupied:
             if all(occupied.name in source for source in sources):
                 tensors = [source[occupied.name] for source in sources]
+                totals = parts[occupied.owners]
+                # A model may lie on several devices.
+                there = totals if tensors[0].device == self.device else nothing(tensors[0].device)
                 for place in occupied.places:
-                    for function, total in zip(functions, totals, strict=True):
-                        if occupied.tensor.device == self.device:
-                            place.sums(function, total, *tensors)
-                        else:  # a model on several devices
-                            apart = torch.zeros(self.total, dtype=torch.float32, device=occupied.tensor.device)
-                            place.sums(function, apart, *tensors)
-                            total += apart.to(self.device)
+                    for function, total in zip(functions, there, strict=True):
+                        place.sums(function, total, *tensors)
+                if there is not totals:
+                    for total, apart in zip(totals, there, strict=True):
+                        total += apart.to(self.device)
+        totals = parts.pop(())
+        for processes, partial in parts.items():
+            added = add_up(torch.stack(partial), processes) if together else torch.stack(partial)
+            totals = tuple(total + more for total, more in zip(totals, added.unbind(), strict=True))
         return totals
 
 
@@ -182,37 +233,61 @@ def layout(groups: Groups, families: Sequence[FamilyGroups]) -> Layout:
     """
     if groups.module is None:
         raise UsageError("the groups are bound to no module; use ozgraph.find_groups, or Groups.load(...).bind(module)")
-    tensors = dict(groups.module.named_parameters(remove_duplicate=False))
-    tensors |= dict(groups.module.named_buffers(remove_duplicate=False))
+    tensors, adapted = named_tensors(groups.module), low_ranks(groups.module)
     starts, start = [], 0
     occupied: dict[str, Occupied] = {}
+    factors: dict[str, Occupied] = {}
     for family in families:
         starts.append(start)
         for occurrence in family.zeroed:
-            name = occurrence.tensor
+            name, axis = occurrence.tensor, occurrence.axis
             if name not in occupied:
-                trainable = groups.tensors[name].trainable
-                occupied[name] = Occupied(name, tensors[name], trainable)
-            slots = occurrence.slots()
-            occupied[name].numbers.append((occurrence.axis, np.where(slots >= 0, slots + start, -1)))
-            occupied[name].places.extend(_places(occurrence, start, start + family.size, tensors[name]))
+                parameter = tensors[name]
+                beside = adapted.get(id(parameter))
+                occupied[name] = Occupied(
+                    name,
+                    parameter,
+                    groups.tensors[name].trainable,
+                    owners=owners(parameter),
+                    low_rank=None if beside is None else LowRank(*beside, parameter),
+                )
+            entry, slots = occupied[name], occurrence.slots()
+            slots = np.where(slots >= 0, slots + start, ABSENT)
+            here = entry.occupy(axis, slots)
+            entry.places.extend(_places(occurrence, start, entry, here))
+            for known_as, factor, its_axis in entry.low_rank.along(axis) if entry.low_rank is not None else ():
+                factors.setdefault(known_as, Occupied(known_as, factor, True)).occupy(its_axis, slots)
         start += family.size
     total = start
     for entry in occupied.values():
         entry.places = [_settled(place, total) for place in entry.places]
     order = {family.id: number for number, family in enumerate(groups.families)}
     device = next((entry.tensor.device for entry in occupied.values()), torch.device("cpu"))
-    return Layout(groups, list(families), [order[f.id] for f in families], starts, list(occupied.values()), device)
+    return Layout(
+        groups,
+        list(families),
+        [order[f.id] for f in families],
+        starts,
+        list(occupied.values()),
+        list(factors.values()),
+        device,
+    )
 
 
-def _places(occurrence: Occurrence, start: int, end: int, tensor: Tensor) -> Iterator[Place]:
-    if occurrence.patterns is not None and tensor.layout is torch.strided:
-        for pattern in occurrence.patterns:
-            yield Strip(occurrence.axis, start + pattern.first, pattern)
+def _places(occurrence: Occurrence, start: int, entry: Occupied, here: npt.NDArray[np.int64]) -> Iterator[Place]:
+    """Places for sums; ``here`` are the slots that the positions here belong to, numbered as all slots of the run."""
+    tensor, axis = entry.tensor, occurrence.axis
+    patterns = occurrence.patterns
+    if len(here) != occurrence.length:
+        patterns = patterns_of(here)
+    elif patterns is not None:
+        patterns = tuple(replace(pattern, first=start + pattern.first) for pattern in patterns)
+    if patterns is not None and tensor.layout is torch.strided:
+        for pattern in patterns:
+            yield Strip(axis, pattern.first, pattern)
         return
-    slots = torch.from_numpy(occurrence.slots()).to(tensor.device)
     # Until the number of all slots is known, -1 stands for "none".
-    yield Scatter(occurrence.axis, torch.where(slots >= 0, slots + start, -1))
+    yield Scatter(axis, torch.from_numpy(here).to(tensor.device))
 
 
 def _settled(place: Place, total: int) -> Place:

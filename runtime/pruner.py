@@ -12,11 +12,12 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ozgraph.errors import UsageError
-from ozgraph.groups import FamilyGroups, Groups
-from ozgraph.runtime.directions import Directions
+from ozgraph.groups import FamilyGroups, Groups, named_tensors
+from ozgraph.runtime.directions import Directions, Gradients
 from ozgraph.runtime.places import Layout, layout
-from ozgraph.runtime.saliency import Criterion, Measure, as_saliency
+from ozgraph.runtime.saliency import Criterion, Measure, as_saliency, squares
 from ozgraph.runtime.selection import Limits, Mask, Scores, Selection, chosen_families, macs_per_slot
+from ozgraph.runtime.shards import Processes, is_sharded, local_gradient
 from ozgraph.runtime.zeroing import Zeroing
 from ozgraph.target import Target
 
@@ -32,6 +33,7 @@ class Choices(TypedDict, total=False):
     families: Iterable[str] | None
     round_to: int
     min_kept: int | float
+    process_group: Any
 
 
 class Pruner:
@@ -60,8 +62,11 @@ class Pruner:
         families: Iterable[str] | None = None,
         round_to: int = 1,
         min_kept: int | float = 1,
+        process_group: Any = None,
     ) -> None:
-        self.optimizer, self.groups, self.target = optimizer, groups, target
+        self.optimizer, self.groups, self.target = unwrapped(optimizer), groups, target
+        self.processes = Processes(process_group)
+        self._agreed = False
         participating = chosen_families(groups, include=include, exclude=exclude, families=families)
         self.layout: Layout = layout(groups, participating)
         self.selection = Selection(self.layout, target, Limits(round_to, min_kept))
@@ -111,7 +116,7 @@ class Pruner:
         if self.selects(self.step):
             with torch.no_grad():
                 self._before = {
-                    entry.name: entry.tensor.detach().clone(memory_format=torch.preserve_format)
+                    entry.name: entry.value().clone(memory_format=torch.preserve_format)
                     for entry in self.layout.occupied
                 }
 
@@ -119,7 +124,8 @@ class Pruner:
         scores: Tensor | None = None
         with torch.no_grad():
             if self._before is not None:
-                scores = self.saliency(self._measure(self._before))
+                self._see_that_all_agree()
+                scores = self.processes.mean(self.saliency(self._measure(self._before)))
                 self._before = self._hessian_gradient = None
                 self._check_finite(scores)
             factor = self.advance(self.step, scores)
@@ -129,17 +135,27 @@ class Pruner:
         self.step += 1
 
     def _measure(self, before: Mapping[str, Tensor]) -> Measure:
-        moved = {
-            entry.name: entry.tensor
+        moved = [
+            entry
             for entry in self.layout.occupied
-            if entry.name in self._groups_of_options and entry.tensor.grad is not None
-        }
+            if entry.name in self._groups_of_options and entry.trained is not None and entry.trained.grad is not None
+        ]
         directions = Directions(self.optimizer, self._groups_of_options, moved, before)
-        gradients = {name: tensor.grad for name, tensor in moved.items() if tensor.grad is not None}
+        gradients = Gradients(moved)
         if self._costs is None:
             costs = torch.from_numpy(macs_per_slot(self.layout))
             self._costs = costs.to(self.layout.device, torch.float32)
         return Measure(self.layout, before, directions, gradients, self._costs, self._hessian_gradient)
+
+    def _see_that_all_agree(self) -> None:
+        """Once: what a process that prunes something else would say is better said before scores are mixed."""
+        if not self._agreed:
+            families = ",".join(family.id for family in self.layout.families)
+            said = (
+                f"{self.method}, groups {self.groups.fingerprint}, families {families}, {self.target}, step {self.step}"
+            )
+            self.processes.agree(said, self.layout.device)
+            self._agreed = True
 
     def record_hessian_gradient(self, loss: Tensor) -> None:
         """What the criterion ``grasp`` needs of this batch, before ``loss.backward()``: H g, by a second derivative.
@@ -154,14 +170,23 @@ class Pruner:
         """
         if not self.selects(self.step):
             return
-        ours = {entry.name: entry.tensor for entry in self.layout.occupied if entry.tensor.requires_grad}
+        ours = {entry.name: entry.parameter for entry in self.layout.occupied if entry.parameter.requires_grad}
+        if any(is_sharded(tensor) for tensor in ours.values()):
+            raise UsageError(
+                "grasp cannot differentiate twice through sharded parameters; leave it out of the saliency"
+            )
         # The gradient is that of all parameters, also of those that no group holds.
         everything = [tensor for tensor in self.groups.module.parameters() if tensor.requires_grad]
         try:
             gradients = torch.autograd.grad(loss, everything, create_graph=True, allow_unused=True)
-            squares = [(gradient * gradient.detach()).sum() for gradient in gradients if gradient is not None]
+            # On several processes the gradient and its product with the Hessian are means over their batches.
+            inner = [
+                (gradient * self.processes.mean(gradient.detach())).sum()
+                for gradient in gradients
+                if gradient is not None
+            ]
             products = torch.autograd.grad(
-                torch.stack(squares).sum(), list(ours.values()), allow_unused=True, retain_graph=True
+                torch.stack(inner).sum(), list(ours.values()), allow_unused=True, retain_graph=True
             )
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
@@ -169,14 +194,19 @@ class Pruner:
                 f"the model has no second derivative ({reason}); leave grasp out of the saliency"
             ) from None
         self._hessian_gradient = {
-            name: product for name, product in zip(ours, products, strict=True) if product is not None
+            name: self.processes.mean(product)
+            for name, product in zip(ours, products, strict=True)
+            if product is not None
         }
 
     def _check_finite(self, scores: Tensor) -> None:
         if bool(torch.isfinite(scores).all()):
             return
         for entry in self.layout.occupied:
-            for what, tensor in (("its gradient", entry.tensor.grad), ("the weight itself", entry.tensor)):
+            for what, tensor in (
+                ("its gradient", local_gradient(entry.parameter)),
+                ("the weight itself", entry.tensor),
+            ):
                 if tensor is not None and not bool(torch.isfinite(tensor).all()):
                     raise UsageError(
                         f"step {self.step}: {entry.name!r} cannot be scored, {what} is not finite; lower the learning "
@@ -187,8 +217,8 @@ class Pruner:
     def _held_by_the_optimizer(self) -> dict[str, dict[str, Any]]:
         """Parameter name -> the optimizer's group of options that holds it."""
         held = {id(tensor): options for options in self.optimizer.param_groups for tensor in options["params"]}
-        trainable = [entry for entry in self.layout.occupied if entry.trainable]
-        absent = [entry.name for entry in trainable if id(entry.tensor) not in held]
+        trainable = {entry.name: entry.trained for entry in self.layout.occupied if entry.trained is not None}
+        absent = [name for name, trained in trainable.items() if id(trained) not in held]
         if len(absent) == len(trainable):
             raise UsageError(
                 "the optimizer holds none of the parameters of these groups; give it the parameters of the module that "
@@ -199,7 +229,7 @@ class Pruner:
                 f"the optimizer does not hold {len(absent)} parameters that would be zeroed ({', '.join(absent[:4])}"
                 f"{', ...' if len(absent) > 4 else ''}); give it them, or leave their families out with exclude"
             )
-        return {entry.name: held[id(entry.tensor)] for entry in trainable}
+        return {name: held[id(trained)] for name, trained in trainable.items()}
 
     # -- sets of slots -----------------------------------------------------------------------------------------------
 
@@ -228,11 +258,7 @@ class Pruner:
         Args:
             model: a module with the same names, or tensors by name (with the ``module.`` of an averaged model or not).
         """
-        if isinstance(model, Mapping):
-            tensors = dict(model)
-        else:
-            tensors = dict(model.named_parameters(remove_duplicate=False))
-            tensors |= dict(model.named_buffers(remove_duplicate=False))
+        tensors = dict(model) if isinstance(model, Mapping) else named_tensors(model)
         names = {entry.name for entry in self.layout.occupied}
         for prefix in ("", "module.", "_orig_mod."):
             renamed = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -265,13 +291,15 @@ class Pruner:
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """What to watch, as plain numbers for any logger; reads from the device."""
+        """What to watch, as plain numbers for any logger; reads from the device.
+
+        Norms of sharded parameters are those of the part that lies on this process.
+        """
         parameters, macs = self.selection.left(self.gone)
         full_parameters, full_macs = self.groups.parameters, self.groups.macs
         redundant = self._flags(self.gone | self.decaying)
-        norms = Measure(
-            self.layout, {entry.name: entry.tensor for entry in self.layout.occupied}, {}, {}, torch.empty(0)
-        ).norms
+        # Of sharded parameters only the part here: who logs on one process must not wait for the others.
+        norms = self.layout.sums(squares, self.layout.weights(), together=False).sqrt()
         found = {
             "step": float(self.step),
             "groups_zero": float(self.gone.sum()),
@@ -329,6 +357,20 @@ class Pruner:
             f"{type(self).__name__}(step {self.step}, {self.phase}, {int(self.gone.sum())} of {self.layout.total} "
             f"groups zero, {int(self.decaying.sum())} decaying)"
         )
+
+
+def unwrapped(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside those of accelerate, Lightning and the like, whose steps reach its hooks.
+
+    Raises:
+        UsageError: it is no optimizer.
+    """
+    inner = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer):
+        raise UsageError(f"a pruner needs a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    return inner
 
 
 def as_scores(scores: Tensor) -> Scores:

@@ -23,7 +23,8 @@ def _rest(view: Tensor) -> tuple[int, ...]:
     return tuple(range(1, view.dim()))
 
 
-def _squares(view: Tensor) -> Tensor:
+def squares(view: Tensor) -> Tensor:
+    """Sum of x^2 of every slot of a slot-major view: [slots]."""
     if view.dim() == 1:
         return view.float().square()
     norms: Tensor = torch.linalg.vector_norm(view, 2, dim=_rest(view), dtype=torch.float32)
@@ -76,7 +77,7 @@ class Measure:
     @cached_property
     def norms(self) -> Tensor:
         """||x||: [slots]."""
-        return self.layout.sums(_squares, self.weights).sqrt()
+        return self.layout.sums(squares, self.weights).sqrt()
 
     @cached_property
     def absolutes(self) -> Tensor:
@@ -91,8 +92,8 @@ class Measure:
     @cached_property
     def _against_directions(self) -> tuple[Tensor, Tensor]:
         """<x, d> and ||d||^2, in one pass: a direction may be costly to work out."""
-        inner, squares = self.layout.several_sums((_product, lambda _, d: _squares(d)), self.weights, self.directions)
-        return inner, squares
+        inner, lengths = self.layout.several_sums((_product, lambda _, d: squares(d)), self.weights, self.directions)
+        return inner, lengths
 
     @cached_property
     def inner(self) -> Tensor:

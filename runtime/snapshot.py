@@ -1,4 +1,4 @@
-"""A model and its optimizer at one moment, to go back to."""
+"""A model and its optimizer at one moment, to go back to; of what is sharded, the part that lies here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from ozgraph.runtime.shards import local
 
 
 def _tensors(module: Any) -> dict[str, Tensor]:
@@ -42,13 +44,13 @@ class Snapshot:
     def restore(self) -> None:
         """Write everything back in place."""
         for name, tensor in _tensors(self._module).items():
-            tensor.copy_(self.tensors[name])
+            local(tensor).copy_(self.tensors[name])
         now = self._states()
         for place, entry in self.state.items():
             for key, item in entry.items():
                 current = now[place].get(key)
                 if isinstance(item, Tensor) and isinstance(current, Tensor):
-                    current.copy_(item)
+                    local(current).copy_(item)
                 else:
                     now[place][key] = item.clone() if isinstance(item, Tensor) else item
         for place, state in now.items():
@@ -56,7 +58,7 @@ class Snapshot:
                 # What the optimizer has begun to keep since starts again from nothing.
                 item = state[key]
                 if isinstance(item, Tensor):
-                    item.zero_()
+                    local(item).zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors."""
@@ -73,4 +75,4 @@ class Snapshot:
 
 
 def _copy(tensor: Tensor, device: torch.device | str) -> Tensor:
-    return tensor.detach().to(device, copy=True)
+    return local(tensor).detach().to(device, copy=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ozgraph.runtime.places import Layout, Occupied
 from ozgraph.runtime.replay import Replay
+from ozgraph.runtime.shards import local, positions
 
 Flags = npt.NDArray[np.bool_]
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -29,6 +30,7 @@ class Zeroing:
         self._decays: list[_Decay] = []
         self._decaying = _Hold([])
         self._held = _Hold([])
+        self._slots: Flags = np.zeros(layout.total, dtype=bool)
         self._decay, self._zero, self._hold = Replay(), Replay(), Replay()
 
     def decay_only(self, slots: Flags) -> None:
@@ -40,6 +42,7 @@ class Zeroing:
 
     def hold_only(self, slots: Flags) -> None:
         """From now on :meth:`hold` works on these slots: [slots] flags."""
+        self._slots = slots
         self._held = _Hold(list(_touched(self._layout, slots)))
         self._hold = Replay()
 
@@ -64,12 +67,15 @@ class Zeroing:
 
     @torch.no_grad()
     def zero_(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill the held slots of copies of the model's tensors, such as an average of its weights."""
-        for occupied, along in self._held.touched:
+        """Fill the held slots of copies of the model's tensors, such as an average of its weights, sharded or whole."""
+        padded = np.append(self._slots, False)
+        for occupied in (*self._layout.occupied, *self._layout.factors):
             copy = tensors.get(occupied.name)
             if copy is not None:
-                for axis, flags in along:
-                    copy.masked_fill_(occupied.shaped(axis, torch.from_numpy(flags)).to(copy.device), 0)
+                here = local(copy)
+                for axis, numbers in occupied.whole:
+                    flags = torch.from_numpy(padded[numbers[positions(copy, axis)]])
+                    here.masked_fill_(occupied.shaped(axis, flags).to(here.device), 0)
 
 
 _Along = list[tuple[int, Flags]]
@@ -82,7 +88,7 @@ def _touched(layout: Layout, slots: Flags) -> Iterator[tuple[Occupied, _Along]]:
         return
     # The last is for positions without a slot, whose number is -1.
     padded = np.append(slots, False)
-    for occupied in layout.occupied:
+    for occupied in (*layout.occupied, *layout.factors):
         along: dict[int, Flags] = {}
         for axis, numbers in occupied.numbers:
             flags = padded[numbers]
@@ -96,16 +102,20 @@ class _Hold:
     """Masks the bits of every touched tensor: as fast as memory allows, and nothing survives it."""
 
     def __init__(self, touched: list[tuple[Occupied, _Along]]) -> None:
-        self.touched = touched
-        self.tensors: list[Tensor] = []
+        self._occupied: list[Occupied] = []
         self._masks: list[Tensor] = []
         for occupied, along in touched:
             tensor = occupied.tensor
             bits = _INTEGERS[tensor.element_size()]
             for axis, flags in along:
                 kept = np.where(flags, 0, -1)
-                self.tensors.append(tensor)
+                self._occupied.append(occupied)
                 self._masks.append(occupied.shaped(axis, torch.from_numpy(kept).to(bits).to(tensor.device)))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What is masked, where it lies now: a sharded parameter may move."""
+        return [occupied.tensor for occupied in self._occupied]
 
     def __call__(self) -> None:
         for tensor, mask in zip(self.tensors, self._masks, strict=True):
@@ -122,8 +132,9 @@ class _Decay:
         self._one = torch.ones((), dtype=one.dtype, device=one.device)
         self._flags = torch.from_numpy(flags).to(one.device)
         self._factors = torch.ones(len(flags), dtype=one.dtype, device=one.device)
-        self._tensors, self._multipliers = [], []
-        self._joined: list[tuple[Tensor, list[Tensor]]] = []
+        self._plain: list[Occupied] = []
+        self._multipliers: list[Tensor] = []
+        self._joined: list[tuple[Occupied, list[Tensor]]] = []
         start = 0
         for occupied, along in touched:
             shaped = []
@@ -131,20 +142,20 @@ class _Decay:
                 shaped.append(occupied.shaped(axis, self._factors[start : start + len(row)]))
                 start += len(row)
             if len(shaped) == 1:
-                self._tensors.append(occupied.tensor)
+                self._plain.append(occupied)
                 self._multipliers.append(shaped[0])
             else:
-                self._joined.append((occupied.tensor, shaped))
+                self._joined.append((occupied, shaped))
 
     def __call__(self) -> None:
         torch.where(self._flags, self.factor, self._one, out=self._factors)
-        if self._tensors:
-            torch._foreach_mul_(self._tensors, self._multipliers)
-        for tensor, (first, *others) in self._joined:
+        if self._plain:
+            torch._foreach_mul_([occupied.tensor for occupied in self._plain], self._multipliers)
+        for occupied, (first, *others) in self._joined:
             # Slots of two axes cross: an element in both decays once, so the axes are joined first.
             for other in others:
                 first = torch.minimum(first, other)
-            tensor.mul_(first)
+            occupied.tensor.mul_(first)
 
 
 def _decays(touched: list[tuple[Occupied, _Along]]) -> list[_Decay]:

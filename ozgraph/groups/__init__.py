@@ -1,5 +1,6 @@
 """Groups as plain data: what a training runtime reads, with neither a graph nor torch in it."""
 
+from ozgraph.groups.binding import named_tensors
 from ozgraph.groups.family import CONSUMER, PRODUCER, SLICE, FamilyGroups, Occurrence
 from ozgraph.groups.groups import Cost, Groups, Tensor
 from ozgraph.groups.pattern import ABSENT, Pattern, patterns_of
@@ -18,6 +19,7 @@ __all__ = [
     "Pattern",
     "Polynomial",
     "Tensor",
+    "named_tensors",
     "patterns_of",
     "total",
 ]

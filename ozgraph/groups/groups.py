@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ozgraph.errors import OzgraphError, UsageError
+from ozgraph.groups.binding import holder, named_tensors
 from ozgraph.groups.family import FamilyGroups
 from ozgraph.groups.polynomial import Count, Kept, Polynomial
 
@@ -118,25 +119,21 @@ class Groups:
     def bind(self, module: Any) -> Groups:
         """The same groups for the tensors of ``module``, which has torch's ``named_parameters`` and ``named_buffers``.
 
+        It may hold the model that they are of: data-parallel, compiled, with adapters, or inside a trainer's module.
+
         Raises:
-            UsageError: a tensor is not there, or has another shape.
+            UsageError: a tensor is not there, or has another shape, or there are several such models.
         """
-        there = dict(module.named_parameters(remove_duplicate=False)) | dict(
-            module.named_buffers(remove_duplicate=False)
-        )
+        inner = holder(module, self.tensors)
+        there = named_tensors(inner)
         for name, tensor in self.tensors.items():
-            found = there.get(name)
-            if found is None:
-                raise UsageError(
-                    f"these groups are of another model: {name!r} is not in the module; find its own with "
-                    "ozgraph.find_groups(module, args)"
-                )
+            found = there[name]
             if tuple(found.shape) != tensor.shape:
                 raise UsageError(
                     f"these groups are of another model: {name!r} has the shape {list(found.shape)}, not "
                     f"{list(tensor.shape)}; find its own with ozgraph.find_groups(module, args)"
                 )
-        return Groups(self.model, self.families, self.tensors, self.cost, module)
+        return Groups(self.model, self.families, self.tensors, self.cost, inner)
 
     def __getstate__(self) -> dict[str, Any]:
         # A module is not part of what groups are; bind again where they are read.

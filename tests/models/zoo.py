@@ -19,7 +19,7 @@ Made = tuple[Any, tuple[Any, ...], dict[str, Any]]
 """Module, positional and keyword inputs."""
 
 
-def _torchvision() -> Any:
+def torchvision_library() -> Any:
     try:
         import torch
 
@@ -62,7 +62,7 @@ def _images(count: int, side: int) -> Any:
 
 
 def _vision(name: str, side: int = 64, **options: Any) -> Made:
-    library = _torchvision()
+    library = torchvision_library()
     module = _seeded(partial(library.models.get_model, name, weights=None, **options))
     return module, (_images(2, side),), {}
 
@@ -72,7 +72,7 @@ def _segmentation(name: str) -> Made:
 
 
 def _timm(name: str, side: int = 64, **options: Any) -> Made:
-    _torchvision()
+    torchvision_library()
     try:
         import timm
     except ImportError as error:
@@ -84,7 +84,7 @@ def _hugging_face(kind: str, head: str, inputs: str = "tokens", **options: Any) 
     import torch
 
     with suppress(unittest.SkipTest):  # transformers imports it where it is there
-        _torchvision()
+        torchvision_library()
     try:
         import transformers
     except ImportError as error:
