@@ -58,10 +58,10 @@ def _figures(row: Row, lines: Sequence[Line]) -> list[str]:
     first = [f"`{row.name}`", METHODS[row.method], f"{row.rate:g}"]
     if not lines:
         return [*first, "", "", "not measured", "", ""]
-    macs, parameters = (
-        f"{statistics.fmean(line[kind] / line[f'{kind}_whole'] for line in lines):.1%}"
+    kept = {
+        kind: f"{statistics.fmean(line[kind] / line[f'{kind}_whole'] for line in lines):.1%}"
         for kind in ("macs", "parameters")
-    )
+    }
     accuracies = [float(line["accuracy"]) for line in lines]
     accuracy = f"**{statistics.fmean(accuracies):.2f}**"
     if len(accuracies) > 1:
@@ -75,9 +75,8 @@ def _verdict(row: Row, lines: Sequence[Line]) -> str:
         return ""
     mean = statistics.fmean(float(line["accuracy"]) for line in lines)
     said = "passed" if mean > row.aim else "missed"
-    return (
-        f"`{row.name}`: the aim, above {row.aim:g} % on average, is {said} with {len(lines)} of {len(row.seeds)} seeds."
-    )
+    seeds = f"{len(lines)} of {len(row.seeds)} seeds"
+    return f"`{row.name}`: the aim, a mean above {row.aim:g} %, is {said} with {seeds}."
 
 
 def _together(rows: Sequence[Row], measured: dict[str, list[Line]]) -> list[tuple[list[str], str]]:
