@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from itertools import pairwise
 from pathlib import Path
@@ -15,16 +16,31 @@ Split = tuple[Tensor, Tensor]
 """uint8 images [n, 3, 32, 32] and int64 labels [n]."""
 
 
-def load(folder: Path | None) -> tuple[Split, Split]:
+def load(folder: Path | None, cache: Path | None = None) -> tuple[Split, Split]:
     """Training and test images.
 
     Args:
         folder: one that holds torchvision's ``cifar-10-batches-py``, or archives ``train-*.npz`` and ``test.npz`` with
             ``webp`` (the images' lossless WebP bytes one after the other), ``offsets`` (n + 1) and ``labels``; decoding
             those needs Pillow. None for made-up images.
+        cache: file that keeps the decoded images (180 MB), so that the next run need not decode them.
     """
     if folder is None:
         return made(2048, seed=0), made(512, seed=1)
+    if cache is None:
+        return _decoded(folder)
+    if not cache.exists():
+        (images, labels), (test_images, test_labels) = _decoded(folder)
+        # Written under another name first: several runs may begin at once.
+        partial = cache.with_suffix(f".{os.getpid()}.npz")
+        np.savez(partial, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
+        partial.replace(cache)
+    with np.load(cache) as data:
+        kept = {name: torch.from_numpy(data[name]) for name in data.files}
+    return (kept["images"], kept["labels"]), (kept["test_images"], kept["test_labels"])
+
+
+def _decoded(folder: Path) -> tuple[Split, Split]:
     batches = folder / "cifar-10-batches-py"
     if batches.is_dir():
         return _pickled(sorted(batches.glob("data_batch_*"))), _pickled([batches / "test_batch"])

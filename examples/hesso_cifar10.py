@@ -5,22 +5,20 @@
 
 FOLDER holds CIFAR-10 as torchvision keeps it (``cifar-10-batches-py``) or as WebP archives (see ``cifar_data.py``). All
 of it lies on the device; on CUDA the network runs in bfloat16 and channels last. With ``--checkpoint FILE`` the run is
-saved after every epoch and goes on from there when started again, and ``--minutes`` ends it early: so a long run can be
-done in pieces. ``--smoke`` is two short epochs on made-up images, to see that everything works.
+saved every few minutes and goes on from there when started again, and ``--minutes`` ends it early: so a long run can
+be done in pieces. ``--smoke`` is two short epochs on made-up images, to see that everything works.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import cifar_data
 import small_file
 import torch
 from cifar_nets import NETS
-from torch import Tensor, nn
-from torch.nn import functional as F
+from cifar_training import Batches, Checkpoint, accuracy, train
 
 import ozgraph
 from ozgraph.runtime import HESSO, HESSOCRIC, ProgressLine, Target
@@ -39,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--checkpoint", type=Path, help="file that the run is saved to and resumed from")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after the epoch that passes this")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="save and stop after so long")
     parser.add_argument("--output", type=Path, help="default: MODEL.onnx")
     parser.add_argument("--smoke", action="store_true", help="two epochs of 16 steps on made-up images")
     options = parser.parse_args()
@@ -49,18 +47,6 @@ def arguments() -> argparse.Namespace:
         options.epochs, options.batch = 2, 16
     options.output = options.output or Path(f"{options.model}.onnx")
     return options
-
-
-def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of correct answers, in per cent."""
-    module.eval()
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-        right = sum(
-            (module(cifar_data.normalised(images[start : start + 500])).argmax(1) == labels[start : start + 500]).sum()
-            for start in range(0, len(images), 500)
-        )
-    module.train()
-    return 100 * float(right) / len(images)
 
 
 def main() -> None:
@@ -76,7 +62,8 @@ def main() -> None:
     module = NETS[options.model]().to(device, memory_format=torch.channels_last).train()
     groups = ozgraph.find_groups(module, cifar_data.normalised(images[:2]))
     optimizer = torch.optim.SGD(module.parameters(), lr=options.rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = len(images) // options.batch * options.epochs
+    batches = Batches(images, labels, options.batch, options.seed)
+    steps = batches.per_epoch * options.epochs
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, total_steps=steps, pct_start=0.1)
     target = Target(macs=options.target)
     # A dry run has few steps, so its periods and cycles are short.
@@ -89,40 +76,22 @@ def main() -> None:
         pruner = HESSOCRIC(optimizer, groups, target=target, steps=steps)
 
     parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler, "pruner": pruner}
-    first = 0
-    if options.checkpoint and options.checkpoint.exists():
-        saved = torch.load(options.checkpoint, map_location=device, weights_only=True)
-        first = saved.pop("epoch")
-        for name, state in saved.items():
-            parts[name].load_state_dict(state)
-        print(f"{options.checkpoint}: going on from epoch {first}")
-
-    begun = time.monotonic()
+    settings = {name: vars(options)[name] for name in ("model", "method", "target", "epochs", "batch", "rate", "seed")}
+    checkpoint = Checkpoint(options.checkpoint, parts, settings)
     with ProgressLine(pruner, steps) as line:
-        for epoch in range(first, options.epochs):
-            # Seeded by the epoch, so that a run in pieces sees the same batches as one in a piece.
-            generator = torch.Generator(device).manual_seed(options.seed * 100_000 + epoch)
-            order = torch.randperm(len(images), generator=generator, device=device)
-            for number in range(len(images) // options.batch):
-                rows = order[number * options.batch : (number + 1) * options.batch]
-                x = cifar_data.normalised(cifar_data.augmented(images[rows], generator))
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    loss = F.cross_entropy(module(x), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                if isinstance(pruner, HESSOCRIC):
-                    pruner.record(loss)
-                optimizer.step()
-                scheduler.step()
-                line.update(loss.item() if number % 50 == 0 else None)
-            if options.checkpoint:
-                state = {"epoch": epoch + 1} | {name: part.state_dict() for name, part in parts.items()}
-                partial = options.checkpoint.with_suffix(".partial")
-                torch.save(state, partial)
-                partial.replace(options.checkpoint)
-            if time.monotonic() - begun > 60 * options.minutes and epoch + 1 < options.epochs:
-                print(f"stopped after epoch {epoch + 1} of {options.epochs}; start again to go on")
-                return
+        seconds = train(
+            module,
+            optimizer,
+            scheduler,
+            batches,
+            steps,
+            pruner=pruner,
+            checkpoint=checkpoint,
+            minutes=options.minutes,
+            watch=line.update,
+        )
+    if seconds is None:
+        return
     print(f"test accuracy {accuracy(module, test_images, test_labels):.2f} %")
     example, held_out = (cifar_data.normalised(part[:4]).cpu() for part in (images, test_images))
     small_file.write(module, example, options.output, held_out)

@@ -1,0 +1,153 @@
+"""The rows of ``cifar10.py`` as data: tables of networks, methods and budgets, in the order in which they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+METHODS = {
+    "dense": "the whole network",
+    "thin": "all layers narrower by one factor, to the same MACs, from random weights",
+    "one-shot": "the groups of smallest l2 norm cut before training, then the small network trained",
+    "hesso": "HESSO",
+    "cric": "HESSO-CRIC",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train one network.
+
+    Attributes:
+        name: what the command line calls it.
+        method: one of ``METHODS``.
+        rate: highest learning rate, of a one-cycle schedule that rises for a tenth of the run.
+        removes: what goes, as :class:`ozgraph.Target` takes it; empty for the dense network.
+        same_macs_as: of thin networks: the row whose measured MACs it gets, seed by seed; else the target's.
+        pretrained: starts from the weights that ``--pretrained`` names.
+        options: further arguments of the pruner.
+        aim: last-epoch accuracy in per cent that the mean over the seeds should pass.
+    """
+
+    name: str
+    net: str
+    method: str
+    epochs: int
+    rate: float
+    batch: int = 128
+    weight_decay: float = 5e-4
+    removes: Mapping[str, float] = field(default_factory=dict)
+    same_macs_as: str = ""
+    pretrained: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    aim: float | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on besides the seed."""
+        said = asdict(self)
+        return {key: said[key] for key in said if key not in ("name", "seeds", "aim")}
+
+    def short(self) -> Row:
+        """The same for a dry run on made-up images."""
+        steps = {"hesso": {"periods": 2}, "cric": {"probes": [], "cycle_steps": 3, "cycles": 2}}
+        return replace(self, epochs=2, batch=16, options=steps.get(self.method, {}))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are compared with each other."""
+
+    title: str
+    about: str
+    device: str
+    rows: tuple[Row, ...]
+
+
+def _family(net: str, *, hesso: Row, thin_rate: float, thin_epochs: int | None = None) -> tuple[Row, ...]:
+    """A pruned row, then the dense and the thin network that are trained alike."""
+    return (
+        hesso,
+        replace(hesso, name=f"{net}-dense", method="dense", removes={}, options={}, aim=None),
+        replace(
+            hesso,
+            name=f"{net}-thin",
+            method="thin",
+            rate=thin_rate,
+            epochs=thin_epochs or hesso.epochs,
+            same_macs_as=hesso.name,
+            pretrained=False,
+            options={},
+            aim=None,
+        ),
+    )
+
+
+_RESNET18 = Row("resnet18-hesso", "resnet18", "hesso", 100, 0.1, removes={"parameters": 0.92}, aim=92.81)
+_VGG16 = Row("vgg16-hesso", "vgg16_bn", "hesso", 200, 0.1, removes={"macs": 0.74}, aim=93.3)
+_RESNET56 = Row("resnet56-hesso", "resnet56", "hesso", 100, 0.05, removes={"macs": 0.5}, pretrained=True, aim=93.8)
+
+
+def _pretrained_resnet20(prefix: str, epochs: int, batch: int, rate: float, thin_rate: float) -> tuple[Row, ...]:
+    half = {"macs": 0.5}
+    hesso = Row(
+        f"{prefix}-hesso",
+        "resnet20",
+        "hesso",
+        epochs,
+        rate,
+        batch,
+        1e-4,
+        half,
+        pretrained=True,
+        options={"start": 0.05, "end": 0.4},
+        seeds=(0, 1),
+    )
+    cric = {"start": 0.05, "cycle_steps": 0.015, "cycles": 8, "leave_steps": 0.15}
+    alike = {"options": {}}
+    return (
+        hesso,
+        replace(hesso, name=f"{prefix}-one-shot", method="one-shot", **alike),
+        replace(hesso, name=f"{prefix}-dense", method="dense", removes={}, **alike),
+        replace(hesso, name=f"{prefix}-cric", method="cric", options=cric),
+        replace(hesso, name=f"{prefix}-thin", method="thin", rate=thin_rate, pretrained=False, **alike),
+    )
+
+
+TABLES = (
+    Table(
+        "ResNet-18 from scratch, 92 % of the parameters removed",
+        "100 epochs. The published figure of HESSO is 92.81 % (dense 93.02 %).",
+        "cuda",
+        _family("resnet18", hesso=_RESNET18, thin_rate=0.1),
+    ),
+    Table(
+        "VGG16-BN from scratch, 74 % of the MACs removed",
+        "200 epochs. OTOv2 is published with 93.27 % at 26.6 % of the MACs.",
+        "cuda",
+        _family("vgg16", hesso=_VGG16, thin_rate=0.1),
+    ),
+    Table(
+        "ResNet-56 from pretrained weights, half of the MACs removed",
+        "100 epochs from 93.39 %. Torch-Pruning is published with 93.77 % at 47 % of the MACs, best epoch.",
+        "cuda",
+        _family("resnet56", hesso=_RESNET56, thin_rate=0.1, thin_epochs=200),
+    ),
+    Table(
+        "ResNet-20 from pretrained weights, half of the MACs removed, one epoch",
+        "A budget that one core finishes in minutes: one epoch in batches of 32, from 91.73 %. It shows what the "
+        "methods lose when there is next to no time to make up for it.",
+        "cpu",
+        _pretrained_resnet20("resnet20-short", 1, 32, 0.01, 0.05),
+    ),
+    Table(
+        "ResNet-20 from pretrained weights, half of the MACs removed, eight epochs",
+        "From 91.73 %.",
+        "cpu",
+        _pretrained_resnet20("resnet20", 8, 128, 0.05, 0.1),
+    ),
+)
+
+ROWS = {row.name: row for table in TABLES for row in table.rows}

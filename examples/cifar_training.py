@@ -1,0 +1,132 @@
+"""Training on CIFAR-10 in pieces: every batch follows from the seed and its number, and checkpoints hold the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cifar_data
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ozgraph.runtime import HESSOCRIC
+
+
+class Batches:
+    """Shuffled, shifted and mirrored batches; batch ``step`` is the same however often a run is stopped before it."""
+
+    def __init__(self, images: Tensor, labels: Tensor, size: int, seed: int) -> None:
+        self.images, self.labels, self.size, self.seed = images, labels, size, seed
+        self.per_epoch = len(images) // size
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images [size, 3, 32, 32], normalised, and labels [size]."""
+        epoch, number = divmod(step, self.per_epoch)
+        device = self.images.device
+        if epoch != self._epoch:
+            generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.images), generator=generator, device=device)
+        rows = self._order[number * self.size : (number + 1) * self.size]
+        generator = torch.Generator(device).manual_seed((self.seed + 1) * 1_000_000_007 + step)
+        return cifar_data.normalised(cifar_data.augmented(self.images[rows], generator)), self.labels[rows]
+
+
+def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of correct answers, in per cent."""
+    training = module.training
+    module.eval()
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+        right = sum(
+            (module(cifar_data.normalised(images[start : start + 500])).argmax(1) == labels[start : start + 500]).sum()
+            for start in range(0, len(images), 500)
+        )
+    module.train(training)
+    return 100 * float(right) / len(images)
+
+
+class Checkpoint:
+    """A file that a run is saved to, whole or not at all, and goes on from."""
+
+    def __init__(self, path: Path | None, parts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """``parts`` have state_dict and load_state_dict; ``settings`` are what must be the same when going on."""
+        self.path, self.parts, self.settings = path, parts, dict(settings)
+
+    def save(self, step: int, seconds: float) -> None:
+        """Everything that step ``step`` needs, and the seconds spent before it."""
+        if self.path is None:
+            return
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        partial = self.path.with_suffix(".partial")
+        torch.save({"step": step, "seconds": seconds, "settings": self.settings, "states": states}, partial)
+        partial.replace(self.path)
+
+    def load(self, device: torch.device) -> tuple[int, float]:
+        """The step to go on with, and the seconds spent before it; (0, 0) where there is no file.
+
+        Raises:
+            SystemExit: the file is of a run with other settings.
+        """
+        if self.path is None or not self.path.exists():
+            return 0, 0.0
+        saved = torch.load(self.path, map_location=device, weights_only=True)
+        if saved["settings"] != self.settings:
+            raise SystemExit(f"{self.path} is of a run with other settings ({saved['settings']}); name another file")
+        for name, state in saved["states"].items():
+            self.parts[name].load_state_dict(state)
+        return int(saved["step"]), float(saved["seconds"])
+
+
+def train(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    batches: Batches,
+    steps: int,
+    *,
+    pruner: Any = None,
+    checkpoint: Checkpoint,
+    save_minutes: float = 5.0,
+    minutes: float = float("inf"),
+    watch: Callable[[float | None], None] = lambda loss: None,
+) -> float | None:
+    """Train up to ``steps``, from wherever the checkpoint is, and save the end.
+
+    Args:
+        pruner: attached to the optimizer, or None.
+        save_minutes: at most so much work is lost when the run is killed; the ends of epochs are saved too.
+        minutes: save and stop once so much time has passed.
+        watch: called after every step, now and then with the loss.
+
+    Returns:
+        Seconds of training, those of earlier pieces too; None where it was stopped.
+    """
+    device = batches.images.device
+    first, before = checkpoint.load(device)
+    if first:
+        print(f"{checkpoint.path}: going on from step {first} of {steps}")
+    begun = saved = time.monotonic()
+    for step in range(first, steps):
+        x, labels = batches(step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = F.cross_entropy(module(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        if isinstance(pruner, HESSOCRIC):
+            pruner.record(loss)
+        optimizer.step()
+        scheduler.step()
+        watch(loss.item() if step % 50 == 0 else None)
+        now = time.monotonic()
+        done = step + 1
+        over = now - begun > 60 * minutes
+        if over or done == steps or done % batches.per_epoch == 0 or now - saved > 60 * save_minutes:
+            checkpoint.save(done, before + now - begun)
+            saved = now
+        if over and done < steps:
+            print(f"stopped after step {done} of {steps}; start again to go on")
+            return None
+    return before + time.monotonic() - begun if first < steps else before
