@@ -33,6 +33,7 @@ def main() -> None:
     run.add_argument("--peer", choices=("torch-pruning", "onnxsim"), help="measure a peer in ozgraph's place")
     run.add_argument("--only", default=["*"], nargs="+", metavar="GLOB", help="models with such a name")
     run.add_argument("--again", choices=("failed", "all"), help="repeat models that have a line already")
+    run.add_argument("--routes", default=("fx", "onnx"), nargs="+", choices=("fx", "onnx"), help="default: both")
     run.add_argument("--seconds", type=int, default=300, help="CPU seconds a model may take (default: %(default)s)")
     run.add_argument("--memory", type=float, default=10.0, help="GiB a model may map (default: %(default)s)")
     run.add_argument("--jobs", type=int, default=1, help="models at a time (default: %(default)s)")
@@ -43,14 +44,14 @@ def main() -> None:
         command.add_argument("--results", type=Path, default=RESULTS, help="the lines (default: %(default)s)")
     options = parser.parse_args()
     if options.command == "run":
-        chosen = runner.Limits(options.seconds, int(options.memory * 2**30), options.jobs)
+        chosen = runner.Limits(options.seconds, int(options.memory * 2**30), options.jobs, tuple(options.routes))
         tool = options.peer or "ozgraph"
         known = lines.read(options.results)
 
         def wanted(key: lines.Key) -> bool:
             if not any(fnmatch.fnmatchcase(key[2], glob) for glob in options.only):
                 return False
-            if key not in known or options.again == "all":
+            if key not in known or options.again == "all" or not lines.measured(known[key], options.routes):
                 return True
             return options.again == "failed" and lines.failed(known[key])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ def append(path: Path, line: Line) -> None:
         file.write(json.dumps(line, sort_keys=True, allow_nan=False, default=str) + "\n")
 
 
+def joined(old: Line | None, new: Line) -> Line:
+    """A new line with the routes of the old one that it does not measure itself."""
+    if old is None or "routes" not in old or "routes" not in new:
+        return new
+    return {
+        **new,
+        "routes": {**old["routes"], **new["routes"]},
+        "seconds": {**old.get("seconds", {}), **new.get("seconds", {})},
+    }
+
+
 def settle(path: Path) -> None:
     """Write the file anew, sorted, with the last line of every model alone."""
     found = read(path)
@@ -55,6 +67,11 @@ def succeeded(line: Line) -> bool:
     """Whether every route that captured the model pruned and verified it."""
     found = outcomes(line)
     return "killed" not in line and bool(found) and all(outcome == "ok" for outcome in found.values())
+
+
+def measured(line: Line, routes: Sequence[str]) -> bool:
+    """Whether a line has all these routes, as far as there can be any."""
+    return line["tool"] != "ozgraph" or "routes" not in line or set(routes) <= set(line["routes"])
 
 
 def failed(line: Line) -> bool:

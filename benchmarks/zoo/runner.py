@@ -20,11 +20,12 @@ from sources import source
 
 @dataclass(frozen=True)
 class Limits:
-    """What one model may take: CPU seconds, bytes of address space; and how many run at a time."""
+    """What one model may take: CPU seconds, bytes of address space; how many run at a time; the routes."""
 
     seconds: int
     memory: int
     jobs: int
+    routes: tuple[str, ...] = ("fx", "onnx")
 
 
 class OverTime(BaseException):
@@ -73,7 +74,7 @@ def run(tool: str, library: str, results: Path, limits: Limits, wanted: Callable
             done += 1
             tool_, library_, model = job.key
             line = {"tool": tool_, "source": library_, "model": model, **said}
-            lines.append(results, line)
+            lines.append(results, lines.joined(lines.read(results).get(job.key), line))
             print(f"{done}/{done + len(keys) + len(running)} {library_} {model}: {_summary(line)}", flush=True)
         for job in list(running.values()):
             if time.monotonic() - job.started > 20 * limits.seconds:  # it sleeps, which costs no CPU time
@@ -121,7 +122,7 @@ def _work(pipe: Connection, key: lines.Key, limits: Limits) -> None:
     os.dup2(silence, 2)
     tool, library, model = key
     try:
-        found = worker.measure(tool, library, model, tell)
+        found = worker.measure(tool, library, model, limits.routes, tell)
     except OverTime:
         found = {"killed": f"over {limits.seconds} CPU seconds", "stage": stage[0]}
     except MemoryError:

@@ -8,7 +8,7 @@ import resource
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,11 @@ class Clock:
             self.seconds[stage] = round(time.process_time() - started, 4)
 
 
-def measure(tool: str, library: str, name: str, tell: Stage) -> dict[str, Any]:
+def measure(tool: str, library: str, name: str, routes: Sequence[str], tell: Stage) -> dict[str, Any]:
     """What a tool does with a model.
+
+    Args:
+        routes: of ozgraph: ``fx``, ``onnx`` or both.
 
     Returns:
         ``built``: None or why the library could not; ``parameters``; ``routes`` of ozgraph, or what a peer did.
@@ -68,7 +71,7 @@ def measure(tool: str, library: str, name: str, tell: Stage) -> dict[str, Any]:
     if made.module is not None:
         found["parameters"] = sum(parameter.numel() for parameter in made.module.parameters())
     if tool == "ozgraph":
-        found.update(_ozgraph(made, clock, tell))
+        found.update(_ozgraph(made, routes, clock, tell))
     else:
         import peers
 
@@ -95,7 +98,7 @@ def built(library: str, name: str) -> Made:
     return made
 
 
-def _ozgraph(made: Made, clock: Clock, tell: Stage) -> dict[str, Any]:
+def _ozgraph(made: Made, wanted: Sequence[str], clock: Clock, tell: Stage) -> dict[str, Any]:
     if made.path is not None:
         return {"routes": {"onnx": _route("onnx", lambda: ozgraph.load(made.path), clock, tell)}}
     routes: dict[str, Any] = {}
@@ -118,10 +121,12 @@ def _ozgraph(made: Made, clock: Clock, tell: Stage) -> dict[str, Any]:
     if graph is None:
         assert problem is not None
         routes["fx"] = {"outcome": "not captured", "error": _said(problem)}
-    else:
+    elif "fx" in wanted:
         captured = graph
         routes["fx"] = _route("fx", lambda: captured, clock, tell)
     program = graph.origin.program if graph is not None else None
+    if "onnx" not in wanted:
+        return found
     routes["onnx"] = _exported(made, program, clock, tell)
     return found
 
@@ -181,8 +186,9 @@ def _route(route: str, load: Callable[[], Graph], clock: Clock, tell: Stage) -> 
         found["stage"] = "rewrite"
         steps = (RandomHalf(), ProveDead(), Eliminate())
         with clock(f"{route} rewrite"):
-            Pipeline(steps).run(state)
-        chosen = state.chosen.total
+            Pipeline(steps[:1]).run(state)
+            chosen = state.chosen.total
+            Pipeline(steps[1:]).run(state)
         found["stage"] = "verify"
         with clock(f"{route} verify"):
             Pipeline([Verify(redo=steps)]).run(state)
