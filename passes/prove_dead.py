@@ -439,6 +439,7 @@ class ProveDead(Pass):
     2. States go forward through every operator.
     3. A slot is dead when every site sees zero, or a constant that folds into a bias there.
     4. Removing slots can kill what fed only them: repeat on what is left until nothing more dies (backward demand).
+    5. Chosen slots that are not dead after all are chosen no longer, and the rest is proved without their zeros.
 
     At least one slot of every atom stays.
     """
@@ -452,10 +453,16 @@ class ProveDead(Pass):
         if not state.chosen:
             state.chosen = Removal(state.dims.total)  # plain elimination has no selection
         sites = sites_by_atom(state)
-        removed, folded = Removal(state.dims.total), Removal(state.dims.total)
-        while self._round(state, sites, removed, folded):
-            pass
-        keep_axes_alive(state, removed)
+        while True:
+            removed, folded = Removal(state.dims.total), Removal(state.dims.total)
+            while self._round(state, sites, removed, folded):
+                pass
+            keep_axes_alive(state, removed)
+            stays = state.chosen.without(removed)
+            if not stays:
+                break
+            # Nothing shows that these are dead: they keep their weights, and others must go without their zeros.
+            state.chosen = state.chosen.without(stays)
         state.removed, state.folded = removed, folded
         return bool(removed)
 

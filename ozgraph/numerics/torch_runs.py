@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -41,13 +42,33 @@ def _widened(item: Any) -> Any:
     return torch.float64 if isinstance(item, torch.dtype) and item in _NARROW else item
 
 
+class _OwnEpsilon(TorchFunctionMode):
+    """A norm that leaves its epsilon to the precision keeps that of the module's own, which pruning may rescale."""
+
+    def __init__(self, precision: torch.dtype) -> None:
+        self._epsilon = torch.finfo(precision).eps
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _DEFAULT_EPSILON and (args[3] if len(args) > 3 else kwargs.get("eps")) is None:
+            args, kwargs["eps"] = args[:3], self._epsilon
+        return func(*args, **kwargs)
+
+
+_DEFAULT_EPSILON = (torch.rms_norm, torch.nn.functional.rms_norm, torch.ops.aten.rms_norm.default)
+
+
 @contextmanager
-def in_double() -> Iterator[None]:
-    """Compute in float64: constants, casts and tensors made on the way."""
+def in_double(precision: torch.dtype = torch.float32) -> Iterator[None]:
+    """Compute in float64: constants, casts and tensors made on the way.
+
+    Args:
+        precision: what the module computes in otherwise; it says what an epsilon is that nobody gave.
+    """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Double():  # type: ignore[no-untyped-call]
+        with _Double(), _OwnEpsilon(precision):  # type: ignore[no-untyped-call]
             yield
     finally:
         torch.set_default_dtype(default)
@@ -61,13 +82,19 @@ def tensors_of(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def run(
-    module: torch.nn.Module, inputs: Inputs, changed: Mapping[str, Tensor] | None = None, *, double: bool = True
+    module: torch.nn.Module,
+    inputs: Inputs,
+    changed: Mapping[str, Tensor] | None = None,
+    *,
+    double: bool = True,
+    rounding: int | None = None,
 ) -> list[Any]:
     """The leaves of what a module returns in eval mode, with some of its tensors replaced; the module stays as it is.
 
     Args:
         changed: tensors by name; a tensor that has several names is replaced under all of them.
         double: compute in float64.
+        rounding: move every floating number of the module by one rounding of float64 at most, drawn with this seed.
     """
     held = tensors_of(module)
     by_tensor = {id(held_by): (changed or {})[name] for name, held_by in _named(module) if name in (changed or {})}
@@ -78,15 +105,35 @@ def run(
             wide = double and fresh.dtype in _NARROW
             # Buffers that a run writes to are written to a copy.
             copies[id(tensor)] = fresh.double() if wide else fresh.clone()
+    if rounding is not None:
+        generator = torch.Generator().manual_seed(rounding)
+        copies = {key: _rounded(tensor, generator) for key, tensor in copies.items()}
     tensors = {name: copies[id(tensor)] for name, tensor in _named(module)}
     args, kwargs = pytree.tree_map_only(Tensor, _input_double if double else torch.clone, inputs)
     with left_alone(module, training=False), quiet():
         if double:
-            with in_double():
+            with in_double(_precision(held)):
                 results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
         else:
             results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
     return list(pytree.tree_leaves(results))
+
+
+def _precision(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """What most numbers of a module are stored in."""
+    counts: dict[torch.dtype, int] = {}
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
+    return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+
+def _rounded(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """A float64 tensor whose elements moved by one unit in the last place, up, down or not at all."""
+    if tensor.dtype is not torch.float64:
+        return tensor
+    steps = torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor)
+    return tensor + tensor * steps * torch.finfo(torch.float64).eps
 
 
 def _input_double(tensor: Tensor) -> Tensor:

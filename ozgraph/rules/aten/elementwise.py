@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ozgraph.graph import Op
 from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.elementwise import elementwise_spec, pointwise
-from ozgraph.rules.lattice import Slots, cast, vanishing
+from ozgraph.rules.lattice import UNKNOWN, Slots, cast, vanishing
 from ozgraph.rules.notation import Letter
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Rule, Spec, letters, need_shape
@@ -53,7 +55,16 @@ def _prelu(op: Op) -> Spec:
     return Spec((names, tuple(channels for _ in slopes)), (names,))
 
 
-register("aten.prelu", Rule(_prelu, pointwise((0,)), text="n c *s, c -> n c *s"))
+def _prelu_value(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
+    """Slot by slot; torch itself would take the axis of the slots for that of a batch."""
+    data, slope = states[0], states[1]
+    if data is None:
+        return UNKNOWN
+    steep = UNKNOWN if slope is None else slope
+    return cast(np.where(data == 0, 0.0, np.where(data > 0, data, data * steep)), op.outputs[result])
+
+
+register("aten.prelu", Rule(_prelu, _prelu_value, text="n c *s, c -> n c *s"))
 
 
 def _complex(op: Op) -> Spec:

@@ -83,7 +83,10 @@ def _extreme(op: Op) -> Spec:
 
 def _extreme_value(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
     if len(op.inputs) > 1 and op.inputs[1] is not None:
-        return np.array([np.nan]) if None in states[:2] else np.where(states[0] == states[1], states[0], np.nan)  # type: ignore[arg-type]
+        left, right = states[0], states[1]
+        if left is None or right is None:
+            return np.array([np.nan])
+        return (np.maximum if op.type.startswith("max") else np.minimum)(left, right)  # NaN, the unknown, stays NaN
     return _indexed_extreme(op, states, result, axis)
 
 

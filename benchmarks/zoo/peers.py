@@ -1,0 +1,221 @@
+"""Other tools on the same models, as a plain user would call them, judged by the same two measures.
+
+*Runs*: the pruned model runs and returns the shapes that it did. *Equal*: it returns what the original returns with
+exactly the removed channels at zero, in float64, within 1e-5 of the spread.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cut import at_heads
+from sources import Made
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+LIMIT = 1e-5
+
+
+def torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
+    """Torch-Pruning: half of all channels by magnitude, the output layers ignored.
+
+    A model whose whole is not traced is tried up to its heads, as ozgraph's are.
+    """
+    if made.module is None:
+        return {"outcome": "not applicable", "error": "it prunes modules, not files"}
+    first = _torch_pruning(made, clock)
+    if first["outcome"] != "failed":
+        return first
+    try:
+        heads, where = at_heads(made.module, made.args, made.kwargs)
+    except Exception:
+        return first
+    return {**_torch_pruning(Made(heads.eval(), made.args, made.kwargs), clock), "cut": where}
+
+
+def _torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
+    import torch_pruning as tp
+
+    module = made.module.requires_grad_(True)  # its graph is traced through autograd
+    found: dict[str, Any] = {"outcome": "failed", "stage": "run"}
+    example: Any = made.kwargs if made.kwargs else made.args
+    try:
+        before = _results(module, made, double=False)
+        ignored = _output_layers(module, made, before)
+        zeroed = copy.deepcopy(module)
+        found["stage"] = "build"
+        with clock("peer build"):
+            pruner = tp.pruner.MagnitudePruner(
+                module, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5,
+                ignored_layers=ignored, forward_fn=_forward,
+            )  # fmt: skip
+        found["stage"] = "prune"
+        names = {part: name for name, part in module.named_modules()}
+        size = sum(parameter.numel() for parameter in module.parameters())
+        with clock("peer prune"):
+            for group in pruner.step(interactive=True):
+                _zero(zeroed, group, names)
+                group.prune()
+        left = sum(parameter.numel() for parameter in module.parameters())
+        found["parameters"], found["parameters after"] = size, left
+        found["stage"] = "run pruned"
+        after = _results(module, made, double=False)
+        if [tuple(tensor.shape) for tensor in after] != [tuple(tensor.shape) for tensor in before]:
+            return {**found, "error": "the shapes of its results changed"}
+        found["outcome"] = "runs" if left < size else "nothing to remove"
+        found["stage"] = "compare"
+        found["difference"] = _difference(_results(zeroed, made), _results(module, made))
+        found["equal"] = found["difference"] <= LIMIT
+        del found["stage"]
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        if found["stage"] == "compare":
+            found["equal"] = False
+    return found
+
+
+def torch_pruning_share(made: Made, clock: Any) -> dict[str, Any]:
+    """The share of parameters that is gone when Torch-Pruning cuts every group to one channel."""
+    import torch_pruning as tp
+
+    module = made.module.requires_grad_(True)
+    example: Any = made.kwargs if made.kwargs else made.args
+    before = _results(module, made, double=False)
+    ignored = _output_layers(module, made, before)
+    size = sum(parameter.numel() for parameter in module.parameters())
+    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, forward_fn=_forward)
+    with clock("peer share"):
+        for group in list(graph.get_all_groups(ignored_layers=ignored)):
+            root = group[0].dep.target.module
+            function = group[0].dep.handler
+            width = graph.get_out_channels(root)
+            again = graph.get_pruning_group(root, function, list(range(1, width or 1)))
+            if width and width > 1 and graph.check_pruning_group(again):
+                again.prune()
+    left = sum(parameter.numel() for parameter in module.parameters())
+    return {"outcome": "share", "parameters": size, "prunable": size - left}
+
+
+def _forward(module: nn.Module, example: Any) -> Any:
+    result = module(**example) if isinstance(example, dict) else module(*example)
+    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
+
+
+def _results(module: nn.Module, made: Made, *, double: bool = True) -> list[Tensor]:
+    """The floating results of a run, in the model's own precision or in float64."""
+    if double:
+        module = copy.deepcopy(module).double()
+
+    def widened(leaf: Any) -> Any:
+        return leaf.double() if double and isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+    args, kwargs = pytree.tree_map(widened, (made.args, made.kwargs))
+    with torch.no_grad():
+        leaves = pytree.tree_leaves(module(*args, **kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _output_layers(module: nn.Module, made: Made, results: list[Tensor]) -> list[nn.Module]:
+    """The layers that a user would call the output: for every result, the last whose width a result's axis has."""
+    calls: list[tuple[nn.Module, int]] = []
+
+    def hook(layer: nn.Module, _: Any, __: Any) -> None:
+        calls.append((layer, layer.weight.shape[0]))
+
+    layers = [part for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))]
+    hooks = [layer.register_forward_hook(hook) for layer in layers]
+    with torch.no_grad():
+        module(*made.args, **made.kwargs)
+    for handle in hooks:
+        handle.remove()
+    found: dict[nn.Module, None] = {}
+    for result in results:
+        sizes = set(result.shape[1:])
+        last = next((layer for layer, width in reversed(calls) if width in sizes and layer not in found), None)
+        if last is not None:
+            found[last] = None
+    return list(found)
+
+
+def _zero(module: nn.Module, group: Any, names: dict[nn.Module, str]) -> None:
+    """Zero in the original what a group removes of the layers that make its channels."""
+    parts = dict(module.named_modules())
+    with torch.no_grad():
+        for dependency, indices in group:
+            if "out_channels" not in dependency.handler.__name__:
+                continue
+            target = dependency.target.module
+            if isinstance(target, nn.Parameter) or target not in names:
+                continue
+            part = parts[names[target]]
+            for tensor in (getattr(part, "weight", None), getattr(part, "bias", None)):
+                if tensor is not None and tensor.shape[0] > max(indices, default=0):
+                    axis = 1 if tensor.ndim > 1 and getattr(part, "transposed", False) else 0
+                    tensor.index_fill_(axis, torch.tensor(list(indices)), 0.0)
+
+
+def _difference(wanted: list[Tensor], found: list[Tensor]) -> float:
+    """The largest difference over the spread of the result."""
+    worst = 0.0
+    for left, right in zip(wanted, found, strict=True):
+        scale = float(left.std()) if left.numel() > 1 else float(left.abs().max())
+        worst = max(worst, float((left - right).abs().max()) / max(scale, 1e-30))
+    return worst
+
+
+def onnxsim(made: Made, clock: Any) -> dict[str, Any]:
+    """onnxsim's structured pruning of the exported file at a ratio of one half."""
+    from onnxsim import apply_structured_pruning  # type: ignore[attr-defined]
+
+    import ozgraph
+
+    found: dict[str, Any] = {"outcome": "failed", "stage": "export"}
+    with tempfile.TemporaryDirectory(prefix="ozgraph-zoo-") as folder:
+        path = Path(made.path) if made.path is not None else Path(folder) / "model.onnx"
+        try:
+            if made.path is None:
+                with clock("onnx export"), torch.no_grad():
+                    torch.onnx.export(made.module, made.args, str(path), kwargs=made.kwargs or None, dynamo=True,
+                                      external_data=False, verbose=False)  # fmt: skip
+            found["stage"] = "prune"
+            import onnx
+
+            before = ozgraph.analyze(path).report.parameters
+            with clock("peer prune"):
+                pruned = apply_structured_pruning(onnx.load(path), 0.5)
+            pruned = pruned[0] if isinstance(pruned, tuple) else pruned
+            smaller = Path(folder) / "smaller.onnx"
+            onnx.save(pruned, smaller)
+            found["parameters"], found["parameters after"] = before, ozgraph.analyze(smaller).report.parameters
+            found["stage"] = "run pruned"
+            shapes = _onnx_shapes(path), _onnx_shapes(smaller)
+            if shapes[0] != shapes[1]:
+                return {**found, "error": "the shapes of its results changed"}
+            found["outcome"] = "runs" if found["parameters after"] < before else "nothing to remove"
+            del found["stage"]
+        except Exception as error:
+            found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return found
+
+
+def _onnx_shapes(path: Path) -> list[tuple[int, ...]]:
+    from ozgraph.frontends.onnx import load, sample_shapes
+    from ozgraph.numerics.inputs import make_inputs
+    from ozgraph.numerics.sessions import open_session
+
+    graph = load(path)
+    feeds = make_inputs(graph, sample_shapes(graph, 0), 0)
+    return [np.shape(array) for array in open_session(path).run(feeds).values()]
+
+
+PEERS: dict[str, Callable[[Made, Any], dict[str, Any]]] = {
+    "torch-pruning": torch_pruning,
+    "torch-pruning share": torch_pruning_share,
+    "onnxsim": onnxsim,
+}
