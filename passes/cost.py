@@ -45,7 +45,9 @@ class CostModel:
             for value in state.parameters
         ]
         share = samples(state)
-        self.mac_terms = [term for bound in state.bound.values() for term in self._macs(bound)]
+        owned = [(bound.op, term) for bound in state.bound.values() for term in self._macs(bound)]
+        self.mac_terms = [term for _, term in owned]
+        self.mac_ops = [op for op, _ in owned]
         self._samples = share
         self._full = np.array([dim.size for dim in self._dims], dtype=np.float64)
 

@@ -1,0 +1,1 @@
+"""The page that `ozgraph analyze --html` writes."""
