@@ -94,8 +94,9 @@ _GQ, _GK, _GV = T(2, 5, 32), T(2, 5, 16), T(2, 5, 16)
 _ENDS, _TOTAL = ints(4, 4, dtype="int32"), integer(5, "int32")
 _HEADS = {"opset": 17, "results": 3, "num_heads": 4, "kv_num_heads": 2}
 use(_GROUPED, _GQ, _GK, _GV, None, None, _ENDS, _TOTAL, **_HEADS)
-use(_GROUPED, _GQ, _GK, _GV, T(2, 2, 3, 8), T(2, 2, 3, 8), ints(7, 5, dtype="int32"), integer(8, "int32"),
-    *([None] * 9), ints(5, 3, dtype="int32"), form="padded queries", **_HEADS)  # fmt: skip
+# What stands behind the queries that count is not specified, so that all of them count here.
+use(_GROUPED, _GQ, _GK, _GV, T(2, 2, 3, 8), T(2, 2, 3, 8), ints(7, 7, dtype="int32"), integer(8, "int32"),
+    *([None] * 9), ints(5, 5, dtype="int32"), form="padded queries", **_HEADS)  # fmt: skip
 use(
     _GROUPED, T(3, 1, 32), T(3, 1, 16), T(3, 1, 16), T(3, 2, 6, 8), T(3, 2, 6, 8), ints(6, 6, 6, dtype="int32"),
     integer(7, "int32"), form="past", **_HEADS,
