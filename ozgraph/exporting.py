@@ -200,5 +200,5 @@ class _Judge:
                 if difference is not None and left.dtype.kind == "f":
                     return float("inf")
             alive = liveliness(mine)
-            worst = max(worst, gap(mine, theirs, alive, _LIMIT, moving=alive.spread > 0).error)
+            worst = max(worst, gap(mine, theirs, alive, _LIMIT, moving=alive.moving).error)
         return worst

@@ -141,6 +141,16 @@ def test_outputs_that_never_vary_prove_nothing() -> None:
         ozgraph.eliminate(ozgraph.capture(Still(), torch.randn(3, 4)))
 
 
+def test_outputs_that_move_by_rounding_alone_prove_nothing() -> None:
+    """The mean over space of what an instance norm gives is a constant, but for its rounding."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.InstanceNorm2d(6), nn.Conv2d(6, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    with pytest.raises(ozgraph.OzgraphError, match="varies"):
+        ozgraph.eliminate(ozgraph.capture(module, torch.randn(2, 3, 8, 8)))
+
+
 def test_a_module_without_weights_is_analyzed_but_not_pruned() -> None:
     with torch.device("meta"):
         module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))

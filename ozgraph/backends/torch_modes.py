@@ -61,14 +61,14 @@ def with_modes(module: fx.GraphModule, origin: TorchOrigin, moved: Moved) -> Non
             continue
         for name, wanted in arguments.items():
             _choose(module, mine, name, wanted, asked())
-    for node, (name, more) in training.averages.items():
+    for node, (name, counted) in training.averages.items():
         mine = moved(node)
         if mine is None:
             left.append(f"{node.target}, which pruning replaced, averages over all batches in train mode")
             continue
         with module.graph.inserting_before(mine), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            momentum = module.graph.call_function(average, (asked(), module.graph.get_attr(name), more))
+            momentum = module.graph.call_function(average, (asked(), module.graph.get_attr(name), counted))
         _set(mine, "momentum", momentum)
     for name, step in training.counters.items():
         _count(module, name, step, asked())

@@ -23,7 +23,7 @@ from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationErr
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.evidence import Observation, Original
 from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
-from ozgraph.numerics.measure import NOISE_FLOORS, Gap, Liveliness, gap, mismatch, spread
+from ozgraph.numerics.measure import NOISE_CEILING, NOISE_FLOORS, Gap, Liveliness, gap, mismatch, spread
 from ozgraph.numerics.precision import mapped, to_float32, to_float64
 from ozgraph.numerics.runners import Feeds, Tensors, onnxruntime_engine, reference_engine, run_all
 from ozgraph.numerics.sessions import CPU, check_runs, read_structure
@@ -36,9 +36,8 @@ SEEDS = (0, 1, 2)
 LIMIT = 1e-5
 EXACT_LIMIT = 1e-12
 
-# A tensor whose noise is this large beside its spread is no evidence: one further upstream is.
-_NOISE_CEILING = 1e-3
-# An output above this still is evidence, but tensors just before it with half the noise are compared as well.
+# An output whose noise is above this still is evidence, but tensors just before it with half the noise are compared
+# as well.
 _SHARP = 3e-5
 _EXACT_CEILING = EXACT_LIMIT / NOISE_FLOORS
 
@@ -94,7 +93,7 @@ def compare(
     plain = None if exact else onnxruntime_engine(optimise=False, threads=threads, providers=providers)
 
     def attempt(first: Path, second: Path) -> VerifyReport:
-        ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (_NOISE_CEILING, _SHARP)
+        ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (NOISE_CEILING, _SHARP)
         names = _tensor_names(first) & _tensor_names(second)
         reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs), expected)
         return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)

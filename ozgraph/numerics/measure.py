@@ -22,6 +22,9 @@ from ozgraph.graph import Array
 NOISE_FLOORS = 3.0
 """How many noise floors a difference may have before it means something."""
 
+NOISE_CEILING = 1e-3
+"""The noise floor above which what a tensor moves by is rounding, and says nothing."""
+
 _TYPICAL = 0.9
 _INFINITE = float("inf")
 
@@ -51,6 +54,11 @@ class Liveliness:
     def floor(self) -> float:
         """The noise floor of the tensor as a whole; what makes it poor evidence when large."""
         return max(self.noise, self.rounding) if self.reproducible else _INFINITE
+
+    @property
+    def moving(self) -> bool:
+        """Whether the tensor varies with the inputs, by more than rounding."""
+        return self.spread > 0 and self.floor <= NOISE_CEILING
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ozgraph.errors import UsageError, VerificationError
 from ozgraph.frontends.torch_faults import at_fault, first_line
 from ozgraph.graph import Array
-from ozgraph.numerics.measure import gap, liveliness, mismatch
+from ozgraph.numerics.measure import gap, is_real, liveliness, mismatch
 from ozgraph.numerics.torch_runs import Inputs, run, varied
 from ozgraph.results import VerifyReport
 
@@ -122,8 +122,9 @@ def compared(
             if difference is not None:
                 return _failed(f"{name}: {difference}", limit)
         alive = liveliness(mine)
-        moving = alive.spread > 0
-        speaking |= moving or any(not np.array_equal(mine[0], other) for other in mine[1:])
+        changes = any(not np.array_equal(mine[0], other) for other in mine[1:])
+        moving = alive.moving
+        speaking |= moving or (changes and not is_real(mine[0]))
         found = gap(mine, theirs, alive, limit, moving=moving)
         if found.severity > 1 and repeats is not None:
             alive = liveliness(mine, zip(mine, [row[number] for row in repeats()], strict=True))

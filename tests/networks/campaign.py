@@ -65,10 +65,9 @@ def table(log: Path) -> str:
             if row["shrunk"] is not None:
                 part = "" if row["shrunk_by"] == row["removed"] else f"of {row['shrunk_by']}"
                 place = f"{row['shrunk']:<9.1e}{part}"
-            gap = f"{row['gap']:.1e}" if row["gap"] else "< 3.3e-06"
             lines.append(
                 f"{row['network']:<30}{row['groups']:>7}{row['free']:>7}{row['removed']:>7}  {row['module']:<9.1e}"
-                f"{place:<17} {row['onnx']:<9.1e}{gap}".rstrip()
+                f"{place:<17} {row['onnx']:<9.1e}{row['gap']:.1e}"
             )
     return "\n".join(lines)
 
