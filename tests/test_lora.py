@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-peft = pytest.importorskip("peft")
 
-from training import language  # noqa: E402
+from training import language  # noqa: E402  (first: it sees to what peft imports)
+
+peft = pytest.importorskip("peft")
 
 from ozgraph.errors import UsageError  # noqa: E402
 from ozgraph.groups import Groups  # noqa: E402
@@ -105,7 +106,7 @@ def test_base_weights_move_by_what_the_adapters_learnt_when_a_period_ends(groups
 
 def test_scores_are_those_of_the_weights_that_the_network_computes_with(groups: Groups) -> None:
     model = adapted(3)
-    pruner = HESSO(optimizer_of(model), groups.bind(model), target=Target(groups=0.2), steps=STEPS)
+    pruner = HESSO(optimizer_of(model), groups.bind(model), target=Target(groups=0.2), steps=STEPS, periods=2)
     values = pruner.layout.weights()
     merged = dict(adapted(3).merge_and_unload().named_parameters())
     for name, value in values.items():
