@@ -101,6 +101,7 @@ class VGG16BN(nn.Module):
 
 NETS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet18,
+    "resnet8": partial(CifarResNet, 8),
     "resnet20": partial(CifarResNet, 20),
     "resnet56": partial(CifarResNet, 56),
     "vgg16_bn": VGG16BN,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ozgraph.api import analyze, bench, eliminate, find_groups, load, prune, verify
+    from ozgraph.compactor import Compactor
     from ozgraph.errors import OzgraphError
     from ozgraph.exporting import export
     from ozgraph.frontends.torch import capture
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Compactor",
     "Graph",
     "OzgraphError",
     "Target",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Compactor": "ozgraph.compactor",
     "Graph": "ozgraph.graph",
     "OzgraphError": "ozgraph.errors",
     "Target": "ozgraph.target",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -93,29 +94,49 @@ def carry_out(result: PruneResult, optimizer: torch.optim.Optimizer | None = Non
     Raises:
         UsageError: the module's Python holds sizes that no longer fit; it is as before, and so is the optimizer.
     """
+    with ExitStack() as undo:
+        told = carry_out_until(undo, result, optimizer)
+        undo.pop_all()
+    if told is not None:
+        warnings.warn(told, stacklevel=3)
+
+
+def carry_out_until(undo: ExitStack, result: PruneResult, optimizer: torch.optim.Optimizer | None = None) -> str | None:
+    """As :func:`carry_out`, for as long as the caller may take it back.
+
+    Args:
+        undo: puts everything back when it unwinds; so nothing is left half done, whatever happens meanwhile.
+
+    Returns:
+        What to warn of.
+
+    Raises:
+        UsageError: the module's Python holds sizes that no longer fit.
+    """
     from ozgraph.backends.torch_config import follow
     from ozgraph.backends.torch_inplace import Before, shrink
 
     graph, plan = result.state.graph, result.state.plan
     module = graph.origin.module
-    before = Before(module)
-    momenta = {} if optimizer is None else {key: dict(kept) for key, kept in optimizer.state.items()}
+    if optimizer is not None:
+        undo.callback(_put_back, optimizer, {key: dict(kept) for key, kept in optimizer.state.items()})
+    undo.callback(Before(module).restore)
     try:
         left = shrink(graph, plan, optimizer)
         told = follow(module, _sizes(result), (graph.origin.args, dict(graph.origin.kwargs)))
         _compare(result, left)
-    except BaseException as error:
-        before.restore()
-        for key, kept in momenta.items():
-            assert optimizer is not None
-            optimizer.state[key] = kept
-        if isinstance(error, OzgraphError) or not isinstance(error, Exception):
-            raise
+    except OzgraphError:
+        raise
+    except Exception as error:
         raise UsageError(
             f"cannot shrink {type(module).__name__} in place: {type(error).__name__}: {error}; {_INSTEAD}"
         ) from error
-    if told is not None:
-        warnings.warn(told, stacklevel=3)
+    return told
+
+
+def _put_back(optimizer: torch.optim.Optimizer, states: Mapping[Any, dict[str, Any]]) -> None:
+    for key, kept in states.items():
+        optimizer.state[key] = kept
 
 
 def _compare(result: PruneResult, left: list[Op]) -> None:

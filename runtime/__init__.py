@@ -14,12 +14,25 @@ if TYPE_CHECKING:
     from ozgraph.runtime.half_space import DHSPG, HSPG
     from ozgraph.runtime.hesso import HESSO
     from ozgraph.runtime.lhspg import LHSPG
+    from ozgraph.runtime.one_cycle import OneCycle
     from ozgraph.runtime.progress import ProgressLine
     from ozgraph.runtime.saliency import Measure, Mix
     from ozgraph.runtime.schedule import Schedule
     from ozgraph.target import Target
 
-__all__ = ["DHSPG", "HESSO", "HESSOCRIC", "HSPG", "LHSPG", "Measure", "Mix", "ProgressLine", "Schedule", "Target"]
+__all__ = [
+    "DHSPG",
+    "HESSO",
+    "HESSOCRIC",
+    "HSPG",
+    "LHSPG",
+    "Measure",
+    "Mix",
+    "OneCycle",
+    "ProgressLine",
+    "Schedule",
+    "Target",
+]
 
 _HOMES = {
     "DHSPG": "ozgraph.runtime.half_space",
@@ -29,6 +42,7 @@ _HOMES = {
     "LHSPG": "ozgraph.runtime.lhspg",
     "Measure": "ozgraph.runtime.saliency",
     "Mix": "ozgraph.runtime.saliency",
+    "OneCycle": "ozgraph.runtime.one_cycle",
     "ProgressLine": "ozgraph.runtime.progress",
     "Schedule": "ozgraph.runtime.schedule",
     "Target": "ozgraph.target",

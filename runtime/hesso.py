@@ -40,6 +40,8 @@ class HESSO(Pruner):
         families: ids or dims instead of the families that are active by default.
         round_to: kept slots of every family are a multiple of this.
         min_kept: slots that every family keeps: a number, or a share (float).
+        compactor: an :class:`ozgraph.Compactor`; the module then becomes smaller at the end of every period.
+        follow: what shrinks along with it; see :class:`~ozgraph.runtime.compaction.Compaction`.
 
     Raises:
         UsageError: the target cannot be met, the schedule does not fit, or the optimizer lacks parameters.
@@ -108,6 +110,10 @@ class HESSO(Pruner):
         else:
             self._average.mul_(self.average).add_(scores, alpha=1 - self.average)
         return self._average
+
+    def cuts_now(self) -> bool:
+        """After every period."""
+        return True
 
     @property
     def phase(self) -> str:

@@ -197,9 +197,17 @@ class Layout:
         return self.several_sums((function,), *sources, together=together)[0]
 
     def several_sums(
-        self, functions: Sequence[Callable[..., Tensor]], *sources: Mapping[str, Tensor], together: bool = True
+        self,
+        functions: Sequence[Callable[..., Tensor]],
+        *sources: Mapping[str, Tensor],
+        together: bool = True,
+        axis: int | None = None,
     ) -> tuple[Tensor, ...]:
-        """As :meth:`sums` for several functions, taking every tensor from its source only once."""
+        """As :meth:`sums` for several functions, taking every tensor from its source only once.
+
+        Args:
+            axis: count only places in this axis of the tensors.
+        """
 
         def nothing(device: torch.device) -> tuple[Tensor, ...]:
             return tuple(torch.zeros(self.total, dtype=torch.float32, device=device) for _ in functions)
@@ -213,6 +221,8 @@ class Layout:
                 # A model may lie on several devices.
                 there = totals if tensors[0].device == self.device else nothing(tensors[0].device)
                 for place in occupied.places:
+                    if axis is not None and place.axis != axis:
+                        continue
                     for function, total in zip(functions, there, strict=True):
                         place.sums(function, total, *tensors)
                 if there is not totals:

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ozgraph.errors import UsageError
-from ozgraph.groups import FamilyGroups, Groups, named_tensors
+from ozgraph.groups import FamilyGroups, Groups, named_tensors, places_of
+from ozgraph.runtime.compaction import Compaction, Compacts, Cut
 from ozgraph.runtime.directions import Directions, Gradients
 from ozgraph.runtime.places import Layout, layout
 from ozgraph.runtime.saliency import Criterion, Measure, as_saliency, squares
@@ -34,6 +35,8 @@ class Choices(TypedDict, total=False):
     round_to: int
     min_kept: int | float
     process_group: Any
+    compactor: Compacts | None
+    follow: Iterable[Any]
 
 
 class Pruner:
@@ -63,12 +66,16 @@ class Pruner:
         round_to: int = 1,
         min_kept: int | float = 1,
         process_group: Any = None,
+        compactor: Compacts | None = None,
+        follow: Iterable[Any] = (),
     ) -> None:
         self.optimizer, self.groups, self.target = unwrapped(optimizer), groups, target
         self.processes = Processes(process_group)
         self._agreed = False
+        self._fingerprint = groups.fingerprint
         participating = chosen_families(groups, include=include, exclude=exclude, families=families)
         self.layout: Layout = layout(groups, participating)
+        self.scored: Layout = self.scored_layout()
         self.selection = Selection(self.layout, target, Limits(round_to, min_kept))
         self.saliency = as_saliency(saliency)
         self.step = 0
@@ -80,6 +87,18 @@ class Pruner:
         self._costs: Tensor | None = None
         self._groups_of_options = self._held_by_the_optimizer()
         self._hooks: list[RemovableHandle] = []
+        self._cut_away: Mask = np.zeros(self.layout.total, dtype=bool)
+        self.compaction: Compaction | None = None
+        if compactor is not None:
+            if compactor.module is not groups.module:
+                raise UsageError("the compactor is of another module than the groups; make both from the same one")
+            if self.layout.factors:
+                raise UsageError("low-rank factors cannot be cut with their weights; merge them, or give no compactor")
+            self.compaction = Compaction(compactor, self.optimizer)
+            self._rehearse(self.compaction)
+            self.compaction.follow(*follow)
+        elif tuple(follow):
+            raise UsageError("follow says what goes along when the module is cut: give a compactor with it")
 
     def attach(self) -> None:
         """Hook into the optimizer; constructors end with it, so that what could not be built leaves nothing behind."""
@@ -110,6 +129,14 @@ class Pruner:
         """Where the run is, in a word."""
         raise NotImplementedError
 
+    def scored_layout(self) -> Layout:
+        """The tensors that scores read: those that are zeroed, unless a method looks at more."""
+        return self.layout
+
+    def cuts_now(self) -> bool:
+        """Whether to make the module smaller after a step, where groups are at zero: when the target is reached."""
+        return self.finished
+
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def _on_before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -117,7 +144,7 @@ class Pruner:
             with torch.no_grad():
                 self._before = {
                     entry.name: entry.value().clone(memory_format=torch.preserve_format)
-                    for entry in self.layout.occupied
+                    for entry in self.scored.occupied
                 }
 
     def _on_after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -133,11 +160,13 @@ class Pruner:
                 self._zeroing.decay(factor)
             self._zeroing.hold()
         self.step += 1
+        if self.compaction is not None and (self.gone & ~self._cut_away).any() and self.cuts_now():
+            self._compact(self.compaction)
 
     def _measure(self, before: Mapping[str, Tensor]) -> Measure:
         moved = [
             entry
-            for entry in self.layout.occupied
+            for entry in self.scored.occupied
             if entry.name in self._groups_of_options and entry.trained is not None and entry.trained.grad is not None
         ]
         directions = Directions(self.optimizer, self._groups_of_options, moved, before)
@@ -145,15 +174,13 @@ class Pruner:
         if self._costs is None:
             costs = torch.from_numpy(macs_per_slot(self.layout))
             self._costs = costs.to(self.layout.device, torch.float32)
-        return Measure(self.layout, before, directions, gradients, self._costs, self._hessian_gradient)
+        return Measure(self.scored, before, directions, gradients, self._costs, self._hessian_gradient)
 
     def _see_that_all_agree(self) -> None:
         """Once: what a process that prunes something else would say is better said before scores are mixed."""
         if not self._agreed:
             families = ",".join(family.id for family in self.layout.families)
-            said = (
-                f"{self.method}, groups {self.groups.fingerprint}, families {families}, {self.target}, step {self.step}"
-            )
+            said = f"{self.method}, groups {self._fingerprint}, families {families}, {self.target}, step {self.step}"
             self.processes.agree(said, self.layout.device)
             self._agreed = True
 
@@ -229,7 +256,48 @@ class Pruner:
                 f"the optimizer does not hold {len(absent)} parameters that would be zeroed ({', '.join(absent[:4])}"
                 f"{', ...' if len(absent) > 4 else ''}); give it them, or leave their families out with exclude"
             )
-        return {name: held[id(trained)] for name, trained in trainable.items()}
+        every = trainable | {entry.name: entry.trained for entry in self.scored.occupied if entry.trained is not None}
+        return {name: held[id(trained)] for name, trained in every.items() if id(trained) in held}
+
+    # -- a smaller module --------------------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> Any:
+        """The module that is trained: from a cut into a GraphModule on, that one."""
+        return self.groups.module
+
+    def follow(self, *others: Any) -> None:
+        """Let averages, wrappers and functions follow when the module is cut; see ``docs/training.md``.
+
+        Raises:
+            UsageError: it is nothing that can follow, or there is no compactor.
+        """
+        if self.compaction is None:
+            raise UsageError("nothing is cut in this run; give the pruner a compactor, ozgraph.Compactor(module, args)")
+        self.compaction.follow(*others)
+
+    @torch.no_grad()
+    def _rehearse(self, compaction: Compaction) -> None:
+        """Find out before the run whether the module can be cut: wherever groups may go, half of them."""
+        if self.selection.goal > 0:
+            compaction.rehearse(self.groups, self.selection.kept(self.selection.half(as_scores(self._norms()))))
+
+    def _compact(self, compaction: Compaction) -> None:
+        """Take what is held at zero out of the module."""
+        gone = places_of(self.groups, self.selection.kept(self.gone))
+        if gone:
+            compaction.take(self.groups, gone, self.step, self._rebind)
+        self._cut_away = self.gone.copy()
+
+    def _rebind(self, groups: Groups) -> None:
+        """Go on with groups whose tensors have become smaller; slots keep their numbers."""
+        self.groups = groups
+        self.layout = layout(groups, [groups[family.id] for family in self.layout.families])
+        self.selection.layout, self.scored = self.layout, self.scored_layout()
+        self._zeroing = Zeroing(self.layout)
+        self._groups_of_options = self._held_by_the_optimizer()
+        self.set_gone(self.gone)
+        self.set_decaying(self.decaying)
 
     # -- sets of slots -----------------------------------------------------------------------------------------------
 
@@ -263,6 +331,12 @@ class Pruner:
         for prefix in ("", "module.", "_orig_mod."):
             renamed = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             if names <= renamed.keys():
+                for entry in self.layout.occupied if self._cut_away.any() else ():
+                    if renamed[entry.name].shape != entry.parameter.shape:
+                        raise UsageError(
+                            f"{entry.name!r} of the copy has the shape {list(renamed[entry.name].shape)}, that of the "
+                            f"module {list(entry.parameter.shape)}: let the copy follow cuts, pruner.follow(copy)"
+                        )
                 self._zeroing.zero_(renamed)
                 return
         missing = sorted(names - tensors.keys())
@@ -298,8 +372,7 @@ class Pruner:
         parameters, macs = self.selection.left(self.gone)
         full_parameters, full_macs = self.groups.parameters, self.groups.macs
         redundant = self._flags(self.gone | self.decaying)
-        # Of sharded parameters only the part here: who logs on one process must not wait for the others.
-        norms = self.layout.sums(squares, self.layout.weights(), together=False).sqrt()
+        norms = self._norms()
         found = {
             "step": float(self.step),
             "groups_zero": float(self.gone.sum()),
@@ -316,7 +389,16 @@ class Pruner:
         }
         for family, span in self.layout.spans():
             found[f"sparsity/{family.dim}"] = float(self.gone[span].mean())
+        if self.compaction is not None and self.compaction.cuts:
+            found["cuts"], found["cut_error"] = float(len(self.compaction.cuts)), self.compaction.cuts[-1].error
         return found
+
+    def _norms(self) -> Tensor:
+        """Of every group as it is: [slots].
+
+        Of sharded parameters only the part here: who logs on one process must not wait for the others.
+        """
+        return self.layout.sums(squares, self.layout.weights(), together=False).sqrt()
 
     # -- saving ------------------------------------------------------------------------------------------------------
 
@@ -325,15 +407,19 @@ class Pruner:
         return {
             "version": _VERSION,
             "method": self.method,
-            "groups": self.groups.fingerprint,
+            "groups": self._fingerprint,
             "families": [family.id for family in self.layout.families],
             "step": self.step,
             "gone": torch.from_numpy(self.gone.copy()),
             "decaying": torch.from_numpy(self.decaying.copy()),
+            "cut_away": torch.from_numpy(self._cut_away.copy()),
+            "cuts": [] if self.compaction is None else [cut.state_dict() for cut in self.compaction.cuts],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` left off; load the model and the optimizer as well.
+        """Go on where :meth:`state_dict` left off; load the model and the optimizer as well, after this.
+
+        Where the state was saved after a cut the same cut is made here, so that the smaller tensors fit.
 
         Raises:
             UsageError: it is the state of another method, version or model.
@@ -343,14 +429,28 @@ class Pruner:
                 f"the state of {state.get('method')!r} version {state.get('version')!r} cannot be loaded into "
                 f"{self.method!r} version {_VERSION}"
             )
-        if state["groups"] != self.groups.fingerprint or state["families"] != [f.id for f in self.layout.families]:
+        if state["groups"] != self._fingerprint or state["families"] != [f.id for f in self.layout.families]:
             raise UsageError(
                 "the state belongs to other groups; build the pruner on the same model, with the same include, exclude "
                 "and families as in the run that was saved"
             )
+        self._replay([Cut.from_state_dict(each) for each in state.get("cuts", ())])
         self.step = int(state["step"])
+        self._cut_away = state.get("cut_away", torch.zeros(self.layout.total)).cpu().numpy().astype(bool)
         self.set_gone(state["gone"].cpu().numpy().astype(bool))
         self.set_decaying(state["decaying"].cpu().numpy().astype(bool))
+
+    def _replay(self, cuts: list[Cut]) -> None:
+        made = [] if self.compaction is None else self.compaction.cuts
+        if len(made) > len(cuts):
+            raise UsageError(
+                "the module has been cut since this state was saved; build the module, the optimizer and the pruner "
+                "anew and load it into those"
+            )
+        if len(made) < len(cuts):
+            if self.compaction is None:
+                raise UsageError("the state was saved after a cut: give the pruner the compactor that it had then")
+            self.compaction.replay(lambda: self.groups, cuts[len(made) :], self._rebind)
 
     def __repr__(self) -> str:
         return (

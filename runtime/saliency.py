@@ -1,6 +1,7 @@
 """How much a slot matters: criteria over the elements of its group, one number a slot, low ones go first.
 
-Formulas after HESSO (arXiv 2409.09085), SNIP (arXiv 1810.02340), GraSP (arXiv 2002.07376) and the OTO family. ``d`` is
+Formulas after HESSO (arXiv 2409.09085), SNIP (arXiv 1810.02340), GraSP (arXiv 2002.07376), OCSPruner (arXiv
+2501.13439) and the OTO family. ``d`` is
 the direction that the optimizer steps along, ``g`` the gradient, ``x`` the weights before the step.
 """
 
@@ -23,19 +24,24 @@ def _rest(view: Tensor) -> tuple[int, ...]:
     return tuple(range(1, view.dim()))
 
 
+def _wide(view: Tensor) -> torch.dtype:
+    """What sums are taken in: at least single precision."""
+    return torch.promote_types(view.dtype, torch.float32)
+
+
 def squares(view: Tensor) -> Tensor:
     """Sum of x^2 of every slot of a slot-major view: [slots]."""
     if view.dim() == 1:
-        return view.float().square()
-    norms: Tensor = torch.linalg.vector_norm(view, 2, dim=_rest(view), dtype=torch.float32)
+        return view.to(_wide(view)).square()
+    norms: Tensor = torch.linalg.vector_norm(view, 2, dim=_rest(view), dtype=_wide(view))
     return norms.square()
 
 
 def _absolutes(view: Tensor) -> Tensor:
     return (
-        view.float().abs()
+        view.to(_wide(view)).abs()
         if view.dim() == 1
-        else torch.linalg.vector_norm(view, 1, dim=_rest(view), dtype=torch.float32)
+        else torch.linalg.vector_norm(view, 1, dim=_rest(view), dtype=_wide(view))
     )
 
 
@@ -88,6 +94,19 @@ class Measure:
     def elements(self) -> Tensor:
         """Number of elements: [slots]."""
         return self.layout.sums(_ones, self.weights)
+
+    @cached_property
+    def coupled(self) -> Tensor:
+        """Mean over the tensors of a group of ||x||^2 / sqrt(n), n the elements that it has in each: [slots]."""
+        totals, tensors = torch.zeros(2, self.layout.total, device=self.layout.device)
+        for entry in self.layout.occupied:
+            alone = {entry.name: self.weights[entry.name]} if entry.name in self.weights else {}
+            for axis in dict.fromkeys(axis for axis, _ in entry.whole):
+                norms, elements = self.layout.several_sums((squares, _ones), alone, axis=axis)
+                totals += norms / elements.clamp(min=1).sqrt()
+                tensors += elements > 0
+        mean: Tensor = totals / tensors.clamp(min=1)
+        return mean
 
     @cached_property
     def _against_directions(self) -> tuple[Tensor, Tensor]:
@@ -172,6 +191,20 @@ def grasp(measure: Measure) -> Tensor:
     return measure.flow
 
 
+def coupled(measure: Measure) -> Tensor:
+    """Mean over coupled tensors of ||x||^2 / sqrt(n), less where slots are expensive (arXiv 2501.13439).
+
+    The factor is 1 - softmax, over the families, of the MACs in millions that go with one of their slots; a family that
+    is alone has none.
+    """
+    spans = [span for _, span in measure.layout.spans()]
+    if len(spans) == 1:
+        return measure.coupled
+    shares = torch.softmax(torch.stack([measure.costs[span.start] for span in spans]) / 1e6, dim=0)
+    sizes = torch.tensor([span.stop - span.start for span in spans], device=shares.device)
+    return measure.coupled * (1 - shares.repeat_interleave(sizes))
+
+
 CRITERIA: dict[str, Criterion] = {
     "magnitude": magnitude,
     "mean_magnitude": mean_magnitude,
@@ -181,6 +214,7 @@ CRITERIA: dict[str, Criterion] = {
     "taylor2": taylor2,
     "snip": snip,
     "grasp": grasp,
+    "coupled": coupled,
 }
 
 

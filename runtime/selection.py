@@ -155,6 +155,16 @@ class Selection:
             gone[slots] = True
         return gone
 
+    def half(self, scores: Scores) -> Mask:
+        """Of every family the lower half of what may go, at least one block of it."""
+        blocks = self.blocks(scores, np.zeros(self.layout.total, dtype=bool))
+        chosen = np.zeros(self.layout.total, dtype=bool)
+        for _, span in self.layout.spans():
+            mine = [slots for _, slots in blocks if span.start <= slots[0] < span.stop]
+            for slots in mine[: (len(mine) + 1) // 2]:
+                chosen[slots] = True
+        return chosen
+
     def choose(self, scores: Scores, gone: Mask, wanted: float) -> Mask:
         """The slots that go next: lowest scores first, until ``wanted`` is gone, with what went before.
 

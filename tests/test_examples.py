@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -49,6 +50,16 @@ def test_a_cifar_network_is_trained_in_pieces_and_written_small(tmp_path: Path) 
     said = told(tmp_path, "hesso_cifar10.py", *arguments)
     assert "going on from step 1 of 32" in said
     check(said, tmp_path / "small.onnx", 0.4)
+
+
+@pytest.mark.slow
+def test_a_network_that_is_cut_on_the_way_is_written_small(tmp_path: Path) -> None:
+    said = told(tmp_path, "one_cycle.py", "--smoke", "--model", "resnet8", "--history", "looks.json")
+    assert re.search(r"cut after step \d+ \(\w+\), outputs differ by \S+e-", said)
+    looks = json.loads((tmp_path / "looks.json").read_text())
+    assert looks[-1]["stability"] is not None and looks[-1]["kept"].keys() == looks[-1]["families"].keys()
+    assert DONE.search(said)
+    onnx.checker.check_model(tmp_path / "small.onnx")
 
 
 def test_data_is_asked_for(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ def test_criteria_are_the_published_formulas() -> None:
         CRITERIA["grasp"](measure)
     measure.hessian_gradient = curved
     wanted["grasp"] = (x * torch.cat((curved["a"], curved["b"][:, None]), 1)).sum(1)
+    wanted["coupled"] = (weights["a"].square().sum(1) / 3**0.5 + weights["b"].square()) / 2
     assert wanted.keys() == CRITERIA.keys()
     for name, scores in wanted.items():
         torch.testing.assert_close(CRITERIA[name](measure), scores)

@@ -92,7 +92,13 @@ def _slice(
             "ozgraph.eliminate or ozgraph.prune returns"
         )
     shape = tensor.shape
-    tensor.data = sliced(tensor, axes)
+    smaller = sliced(tensor, axes)
+    if tensor.requires_grad:
+        # What autograd keeps of a parameter lives as long as any loss that was computed with it, and remembers the old
+        # shape; another type in between makes it forget.
+        other = torch.float16 if tensor.dtype is torch.float32 else torch.float32
+        tensor.data = torch.empty(0, dtype=other, device=tensor.device)
+    tensor.data = smaller
     kept = optimizer.state.get(tensor, {}) if optimizer is not None else {}
     for name, item in kept.items():
         if isinstance(item, Tensor) and item.shape == shape:

@@ -5,6 +5,7 @@ from ozgraph.groups.family import CONSUMER, PRODUCER, SLICE, FamilyGroups, Occur
 from ozgraph.groups.groups import Cost, Groups, Tensor
 from ozgraph.groups.pattern import ABSENT, Pattern, patterns_of
 from ozgraph.groups.polynomial import Count, Polynomial, total
+from ozgraph.groups.without import Places, cut, places_of
 
 __all__ = [
     "ABSENT",
@@ -17,9 +18,12 @@ __all__ = [
     "Groups",
     "Occurrence",
     "Pattern",
+    "Places",
     "Polynomial",
     "Tensor",
+    "cut",
     "named_tensors",
     "patterns_of",
+    "places_of",
     "total",
 ]
