@@ -24,7 +24,7 @@ from networks.agree import backends, frontends, through_onnx  # noqa: E402
 
 torch.set_num_threads(1)
 
-SLICE = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "timm_convnext", "bert", "llama", "t5", "whisper")
+SLICE = ("resnet18", "squeezenet1_1", "timm_convnext", "bert", "clip", "llama", "t5", "whisper")
 """Networks of every library, of different kinds."""
 
 
