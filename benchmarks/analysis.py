@@ -5,8 +5,9 @@
 Theirs: the dependency graph of a module, then every group of it, only the output layer ignored. Ours: shape inference,
 dims, certificate, and groups with their proofs, of the same module's ONNX export. ``load`` is all of reading a model
 that is in memory (a copy, checks, shape inference once more). ``file`` is all of ``ozgraph analyze`` in a process of
-its own: interpreter, imports, reading, checking, analysis, report. Every time is the median of the repeats, CPU time on
-one thread. Needs torch, torchvision, onnxscript and torch-pruning 1.6.1.
+its own: interpreter, imports, reading, checking, analysis, report. Every time is CPU time on one thread, the least of
+the repeats on either side: whatever else runs only ever adds to it. Needs torch, torchvision, onnxscript and
+torch-pruning 1.6.1.
 
 Beside that, what onnxsim's own structured pruning does with the same files and how long it takes, and ``ozgraph
 eliminate``; see ``benchmarks/onnxsim_pruning.py``. ``--onnxsim PYTHON`` names an interpreter that has onnxsim where
@@ -128,9 +129,9 @@ def compared(name: str, exports: Path, repeats: int) -> dict[str, Any]:
     """All times of one model, in seconds."""
     module = torchvision.models.get_model(name, weights=None).eval()
     path = exported(name, module, exports)
-    theirs = medians(lambda: peer(module), repeats)
-    ours = medians(lambda: analysis(path), repeats)
-    file = medians(lambda: command(path), repeats)
+    theirs = least(lambda: peer(module), repeats)
+    ours = least(lambda: analysis(path), repeats)
+    file = least(lambda: command(path), repeats)
     total, peer_total = sum(ours[stage] for stage in OURS), theirs["build"] + theirs["groups"]
     return {
         "model": name,
@@ -145,11 +146,11 @@ def compared(name: str, exports: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def medians(measure: Callable[[], dict[str, float]], repeats: int) -> dict[str, float]:
-    """The median of every number, after one run that is not counted."""
+def least(measure: Callable[[], dict[str, float]], repeats: int) -> dict[str, float]:
+    """The least of every number, after one run that is not counted."""
     measure()
     runs = [measure() for _ in range(repeats)]
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    return {key: min(run[key] for run in runs) for key in runs[0]}
 
 
 class Clock:

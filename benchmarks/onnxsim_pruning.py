@@ -58,8 +58,11 @@ def removals(path: Path, python: str) -> dict[str, Any]:
             made = folder / f"{key}.smaller.onnx"
             found[key] = _pruned(source, made, python)
             if made.exists():
-                found[key]["parameters"] = ozgraph.analyze(made).report.parameters
-        if "seconds" in found["half_zeroed"]:
+                try:
+                    found[key]["parameters"] = ozgraph.analyze(made).report.parameters
+                except ozgraph.OzgraphError as error:
+                    found[key]["invalid"] = str(error).partition(": ")[2]
+        if "parameters" in found["half_zeroed"]:
             found["half_zeroed"]["error"] = _error(zeroed, folder / "half_zeroed.smaller.onnx")
         start = time.process_time()
         report = ozgraph.eliminate(zeroed, folder / "eliminated.onnx").report
@@ -127,6 +130,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         if "missing" in row:
             if key == "as_it_is" or "missing" not in found["as_it_is"]:
                 yield f"  {text}: not run ({row['missing']})"
+            continue
+        if "invalid" in row:
+            yield f"  {text}: {row['seconds'] * 1e3:.0f} CPU ms, and what it writes is no valid model: {row['invalid']}"
             continue
         error = f", off by {row['error']:.1e}" if row.get("error") is not None else ", does not run" * ("error" in row)
         share = 1 - row["parameters"] / before
