@@ -80,7 +80,7 @@ class _Origins:
                     break  # most operators work on data
             else:
                 if not self._sums(op):
-                    operands = [value for value in (*op.inputs, *op.captures) if value is not None]
+                    operands = self._read(op)
                     self._add(op, operands, varies=not self._varies.isdisjoint(operands))
         for value in (*graph.inputs, *graph.constants):
             # A constant that one operator reads has nothing to share.
@@ -90,6 +90,21 @@ class _Origins:
 
     def _knows(self, value: Value) -> bool:
         return value.constant is not None or value in self._known
+
+    def _read(self, op: Op) -> list[Value]:
+        """The operands whose elements matter to an operator: where only a type or a size is read, zeros help nobody."""
+        rule = find_rule(op)
+        try:
+            spec = None if rule is None else self._programs.of(op, rule).spec
+        except RuleError:
+            spec = None
+        read = []
+        for position, value in enumerate((*op.inputs, *op.captures)):
+            axes = spec.operands[position] if spec is not None and position < len(op.inputs) else None
+            names = {name for axis in axes or () for name in letter_names(axis)}
+            if value is not None and not (names and all(spec.reduced.get(name) is Reduction.UNREAD for name in names)):
+                read.append(value)
+        return read
 
     def _add(self, op: Op, operands: list[Value], *, varies: bool) -> None:
         results = [value for value in op.outputs if value is not None]

@@ -229,6 +229,15 @@ def score_bias_from_slopes() -> onnx.ModelProto:
 
 
 @row
+def score_bias_that_lends_its_type() -> onnx.ModelProto:
+    """A scale of the data takes the type of the bias, as exporters write a fused multiply and add."""
+    net = Net("score_bias_that_lends_its_type", opset=23)
+    x, bias = net.input("x", (B, S, D)), net.const(net.normal(H, S, S), "bias")
+    scale = net.op("CastLike", net.const(np.array(0.5, np.float64), "scale"), bias)
+    return net.build(layers(net, net.op("Mul", x, scale), unturned, bias))
+
+
+@row
 def score_bias_of_operator() -> onnx.ModelProto:
     """A mask for every head that the caller hands in, to Attention as one operator."""
     net = Net("score_bias_of_operator", opset=23)

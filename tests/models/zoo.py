@@ -191,6 +191,9 @@ ZOO: dict[str, Callable[[], Made]] = {
         vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64,
     ),
+    "bloom": partial(
+        _hugging_face, "bloom", "AutoModelForCausalLM", vocab_size=99, hidden_size=32, n_layer=2, n_head=4
+    ),
     "falcon": partial(
         _hugging_face, "falcon", "AutoModelForCausalLM",
         vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_hidden_size=40,
