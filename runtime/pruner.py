@@ -22,7 +22,7 @@ from ozgraph.runtime.shards import Processes, is_sharded, local_gradient
 from ozgraph.runtime.zeroing import Zeroing
 from ozgraph.target import Target
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Choices(TypedDict, total=False):

@@ -67,7 +67,12 @@ METHODS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], Callable[[Any, 
     ),
 }
 WRAPPERS = ("ddp", "fsdp")
-RUNS = [(name, method, wrapper) for name in NETS for method in METHODS for wrapper in WRAPPERS]
+RUNS = [
+    (name, method, wrapper)
+    for name, methods in (("uneven", METHODS), ("plain", ["hesso"]))
+    for method in methods
+    for wrapper in WRAPPERS
+]
 
 
 def made(name: str, method: str, wrapper: str | None, folder: Path) -> tuple[nn.Module, Any, Any]:
