@@ -128,9 +128,8 @@ class Occupied:
     @property
     def trained(self) -> Tensor | None:
         """The parameter that an optimizer holds for it; None where it stays as it is."""
-        if self.low_rank is not None:
-            return self.low_rank.factors[-1]
-        return self.parameter if self.trainable and self.parameter.requires_grad else None
+        trained = self.parameter if self.low_rank is None else self.low_rank.factors[-1]
+        return trained if self.trainable and trained.requires_grad else None
 
     def value(self) -> Tensor:
         """What the network computes with: with the low-rank part, where there is one."""
@@ -217,18 +216,18 @@ class Layout:
         for occupied in self.occupied:
             if all(occupied.name in source for source in sources):
                 tensors = [source[occupied.name] for source in sources]
-                totals = parts[occupied.owners]
+                mine = parts[occupied.owners]
                 # A model may lie on several devices.
-                there = totals if tensors[0].device == self.device else nothing(tensors[0].device)
+                there = mine if tensors[0].device == self.device else nothing(tensors[0].device)
                 for place in occupied.places:
                     if axis is not None and place.axis != axis:
                         continue
                     for function, total in zip(functions, there, strict=True):
                         place.sums(function, total, *tensors)
-                if there is not totals:
-                    for total, apart in zip(totals, there, strict=True):
+                if there is not mine:
+                    for total, apart in zip(mine, there, strict=True):
                         total += apart.to(self.device)
-        totals = parts.pop(())
+        totals: tuple[Tensor, ...] = parts.pop(())
         for processes, partial in parts.items():
             added = add_up(torch.stack(partial), processes) if together else torch.stack(partial)
             totals = tuple(total + more for total, more in zip(totals, added.unbind(), strict=True))

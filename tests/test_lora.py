@@ -32,7 +32,9 @@ def groups() -> Groups:
 
 def adapted(seed: int = 0, **more: Any) -> Any:
     """A Llama whose linear layers have adapters that are not zero, and whose weights are frozen."""
-    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS, task_type="CAUSAL_LM", **more)
+    config = peft.LoraConfig(
+        r=2, lora_alpha=4, target_modules=TARGETS, modules_to_save=["lm_head"], task_type="CAUSAL_LM", **more
+    )
     model = peft.get_peft_model(language.llama(seed), config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

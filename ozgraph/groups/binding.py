@@ -9,10 +9,17 @@ from ozgraph.errors import UsageError
 
 _LAYERS = frozenset({"_orig_mod", "_checkpoint_wrapped_module", "base_layer"})
 """Parts of a name that a wrapper puts inside: torch.compile, activation checkpointing, adapters of peft."""
+_COPY, _REPLACED = "modules_to_save", "original_module"
+"""peft trains a copy of such a module, ``modules_to_save.NAME``, and keeps the one that it stands for."""
 
 
 def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _LAYERS)
+    parts = name.split(".")
+    return ".".join(
+        part
+        for before, part in zip(["", *parts], parts, strict=False)
+        if part not in {*_LAYERS, _COPY} and before != _COPY
+    )
 
 
 def named_tensors(module: Any) -> dict[str, Any]:
@@ -20,7 +27,7 @@ def named_tensors(module: Any) -> dict[str, Any]:
     everything = dict(module.named_parameters(remove_duplicate=False)) | dict(
         module.named_buffers(remove_duplicate=False)
     )
-    return {_plain(name): tensor for name, tensor in everything.items()}
+    return {_plain(name): tensor for name, tensor in everything.items() if _REPLACED not in name.split(".")}
 
 
 def holder(module: Any, names: Iterable[str]) -> Any:

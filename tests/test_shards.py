@@ -1,0 +1,69 @@
+"""Which positions of a parameter lie with a process, however it is laid out over a mesh."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.distributed.is_available() or sys.platform == "win32":
+    pytest.skip("torch was built without torch.distributed", allow_module_level=True)
+
+import torch.distributed as dist  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
+from torch.distributed.fsdp import fully_shard  # noqa: E402
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor  # noqa: E402
+from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
+
+import ozgraph  # noqa: E402
+from ozgraph.errors import UsageError  # noqa: E402
+from ozgraph.runtime.shards import local, owners, positions  # noqa: E402
+
+
+@contextmanager
+def process(rank: int, world: int) -> Iterator[None]:
+    """One of several processes that exist in name only: nothing is sent."""
+    dist.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+LAYOUTS = {
+    "rows": ((4,), (Shard(0),), 1),
+    "columns": ((4,), (Shard(1),), 1),
+    "copies of rows": ((2, 2), (Replicate(), Shard(0)), 1),
+    "rows twice": ((2, 2), (Shard(0), Shard(0)), 2),
+    "rows and columns": ((2, 2), (Shard(0), Shard(1)), 2),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rows", [2, 5, 9])
+def test_positions_are_those_of_the_part_that_lies_here(rows: int, layout: str) -> None:
+    shape, placements, reduced = LAYOUTS[layout]
+    whole = torch.arange(rows * 7).view(rows, 7)
+    for rank in range(4):
+        with process(rank, 4):
+            mesh = init_device_mesh("cpu", shape)
+            part = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+            here = whole[torch.from_numpy(positions(part, 0))][:, torch.from_numpy(positions(part, 1))]
+            assert torch.equal(here, local(part)), rank
+            assert len(owners(part)) == reduced, "sums add up over the mesh dimensions that shard"
+
+
+def test_a_plain_tensor_lies_here_whole() -> None:
+    tensor = torch.zeros(3, 2)
+    assert local(tensor) is tensor and owners(tensor) == () and positions(tensor, 0).tolist() == [0, 1, 2]
+
+
+def test_groups_of_a_sharded_module_are_refused_with_what_to_do() -> None:
+    with process(0, 2):
+        module = fully_shard(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
+        with pytest.raises(UsageError, match="before it is wrapped"):
+            ozgraph.find_groups(module, torch.zeros(1, 4))
