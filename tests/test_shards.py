@@ -17,6 +17,7 @@ from torch import nn  # noqa: E402
 from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
 from torch.distributed.fsdp import fully_shard  # noqa: E402
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor  # noqa: E402
+from torch.distributed.tensor.placement_types import _StridedShard  # noqa: E402
 from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
 
 import ozgraph  # noqa: E402
@@ -40,6 +41,8 @@ LAYOUTS = {
     "copies of rows": ((2, 2), (Replicate(), Shard(0)), 1),
     "rows twice": ((2, 2), (Shard(0), Shard(0)), 2),
     "rows and columns": ((2, 2), (Shard(0), Shard(1)), 2),
+    # As FSDP2 shards what tensor parallelism has sharded before.
+    "rows of rows": ((2, 2), (_StridedShard(0, split_factor=2), Shard(0)), 2),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from ozgraph.errors import UsageError
@@ -30,15 +30,15 @@ def named_tensors(module: Any) -> dict[str, Any]:
     return {_plain(name): tensor for name, tensor in everything.items() if _REPLACED not in name.split(".")}
 
 
-def holder(module: Any, names: Iterable[str]) -> Any:
-    """The module itself, or the one inside it, whose tensors have these names.
+def holder(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """The module itself, or the one inside it, whose tensors have these names (and shapes, if more than one has).
 
     ``DistributedDataParallel``, an averaged model, a trainer's module and a PeftModel hold the model as an attribute.
 
     Raises:
         UsageError: none has them all, or more than one has.
     """
-    wanted = sorted(names)
+    wanted = sorted(shapes)
     there = named_tensors(module)
     lacking = [name for name in wanted if name not in there]
     if not lacking:
@@ -50,6 +50,10 @@ def holder(module: Any, names: Iterable[str]) -> Any:
             f"these groups are of another model: {lacking[0]!r} is not in the module; find its own with "
             "ozgraph.find_groups(module, args)"
         )
+    if len(found) > 1:
+        found = [
+            prefix for prefix in found if all(tuple(there[prefix + n].shape) == shapes[n] for n in wanted)
+        ] or found
     if len(found) > 1:
         raise UsageError(
             f"the module holds {len(found)} models that fit these groups ({', '.join(p[:-1] for p in found[:4])}); "
