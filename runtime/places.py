@@ -131,10 +131,16 @@ class Occupied:
         trained = self.parameter if self.low_rank is None else self.low_rank.factors[-1]
         return trained if self.trainable and trained.requires_grad else None
 
-    def value(self) -> Tensor:
-        """What the network computes with: with the low-rank part, where there is one."""
+    def value(self, *, together: bool = True) -> Tensor:
+        """What the network computes with: with the low-rank part, where there is one.
+
+        Args:
+            together: the low-rank part of a sharded tensor too, for which all processes must ask at once.
+        """
         tensor = self.tensor.detach()
-        return tensor if self.low_rank is None else tensor + self.low_rank.delta().to(tensor.dtype)
+        if self.low_rank is None or (self.owners and not together):
+            return tensor
+        return tensor + self.low_rank.delta().to(tensor.dtype)
 
     def occupy(self, axis: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Take note of slots along an axis of the whole tensor; returns those that lie here."""
@@ -181,9 +187,9 @@ class Layout:
         for family, start in zip(self.families, self.starts, strict=True):
             yield family, slice(start, start + family.size)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Everything that is occupied as it is now, by name."""
-        return {entry.name: entry.value() for entry in self.occupied}
+    def weights(self, *, together: bool = True) -> dict[str, Tensor]:
+        """Everything that is occupied as it is now, by name; see :meth:`Occupied.value`."""
+        return {entry.name: entry.value(together=together) for entry in self.occupied}
 
     def sums(self, function: Callable[..., Tensor], *sources: Mapping[str, Tensor], together: bool = True) -> Tensor:
         """Add up ``function`` over all zeroed places: [slots] float32.

@@ -172,6 +172,8 @@ def main(folder: Path, rank: int) -> None:
             gone.append(torch.from_numpy(pruner.gone | pruner.decaying))
             if (method, wrapper, name, taken) == ("hesso", "fsdp", "uneven", SAVED):
                 save(folder / "saved by two", module, optimizer, pruner)
+        if rank == 0:
+            pruner.metrics()  # who logs waits for nobody
         norm = pruner.metrics()["redundant_norm"]
         ended[f"{name} {method} {wrapper}"] = {
             "gone": torch.stack(gone), "weights": whole(module), "norm": norm, "finished": pruner.finished
