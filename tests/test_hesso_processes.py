@@ -93,6 +93,16 @@ def test_what_one_process_saved_goes_on_in_two(wrapper: str, folder: Path, ended
         close(found["weights"], two.whole(module))
 
 
+def test_the_model_that_is_gone_back_to_is_saved_as_it_is_sharded(folder: Path, ended: list[dict[str, Any]]) -> None:
+    parts = two.made("uneven", "cric", None, folder)
+    for taken in two.run(*parts, 0):
+        if taken == two.PROBED:
+            copied = parts[2].state_dict()["snapshot"]["tensors"]
+            break
+    for ends in ended:
+        close(ends["snapshot"], copied)
+
+
 def test_processes_that_would_not_prune_alike_are_stopped(ended: list[dict[str, Any]]) -> None:
     for ends in ended:
         assert "do not prune alike" in ends["apart"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def optimizer_of(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.01)
 
 
-def train(model: Any, optimizer: torch.optim.Optimizer, first: int = 0) -> list[float]:
+def train(model: Any, optimizer: torch.optim.Optimizer, first: int = 0, last: int = STEPS) -> list[float]:
     losses = []
-    for number in range(first, STEPS):
+    for number in range(first, last):
         loss = model(**language.batch(number, 8)).loss
         optimizer.zero_grad()
         loss.backward()
@@ -105,6 +106,26 @@ def test_base_weights_move_by_what_the_adapters_learnt_when_a_period_ends(groups
     difference = layer.base_layer.weight.detach() - start
     kept = difference.abs().sum(1) > 0
     assert torch.linalg.matrix_rank(difference[kept]) > 2, "several periods move weights by more than one rank"
+
+
+def test_a_run_goes_on_from_inside_a_period(groups: Groups) -> None:
+    def made() -> tuple[Any, torch.optim.Optimizer, Any]:
+        model = adapted(5, lora_dropout=0.0)
+        optimizer = optimizer_of(model)
+        return model, optimizer, METHODS["lhspg"](optimizer, groups.bind(model))
+
+    first = made()
+    train(*first[:2], last=15)
+    saved = [copy.deepcopy(part.state_dict()) for part in first]
+    train(*first[:2], first=15)
+    second = made()
+    for part, state in zip(second, saved, strict=True):
+        part.load_state_dict(state)
+    assert second[2].redundant is not None and second[2].phase == "period 2 of 2"
+    train(*second[:2], first=15)
+    assert (first[2].gone == second[2].gone).all() and first[2].finished
+    for name, tensor in first[0].state_dict().items():
+        assert torch.equal(tensor, second[0].state_dict()[name]), name
 
 
 def test_scores_are_those_of_the_weights_that_the_network_computes_with(groups: Groups) -> None:

@@ -29,6 +29,8 @@ from training.nets import Plain, images
 WORLD = 2
 STEPS, SAVED = 24, 11
 """Steps of a run, and after how many a checkpoint is saved: inside a period."""
+PROBED = 4
+"""Steps after which HESSO-CRIC holds a copy of the model."""
 
 
 class Uneven(nn.Module):
@@ -172,6 +174,9 @@ def main(folder: Path, rank: int) -> None:
             gone.append(torch.from_numpy(pruner.gone | pruner.decaying))
             if (method, wrapper, name, taken) == ("hesso", "fsdp", "uneven", SAVED):
                 save(folder / "saved by two", module, optimizer, pruner)
+            if (method, wrapper, name, taken) == ("cric", "fsdp", "uneven", PROBED):
+                copied = pruner.state_dict()["snapshot"]["tensors"]
+                ended["snapshot"] = {key: tensor.full_tensor().clone() for key, tensor in copied.items()}
         if rank == 0:
             pruner.metrics()  # who logs waits for nobody
         norm = pruner.metrics()["redundant_norm"]
