@@ -33,6 +33,7 @@ import ozgraph
 from ozgraph.runtime import HESSO, ProgressLine, Target
 
 EVERY = 100
+"""Steps between two checkpoints."""
 
 
 class Run:
@@ -131,7 +132,7 @@ def main() -> None:
         scheduler.step()
         if line is not None:
             line.update(loss.item() if pruner.step % 50 == 0 else None)
-        stopping = pruner.step == options.stop
+        stopping = pruner.step in (options.stop, options.steps)
         if options.checkpoint and (stopping or pruner.step % EVERY == 0):
             run.save(options.checkpoint)
         if stopping:

@@ -95,7 +95,7 @@ def low_ranks(module: Any) -> dict[int, tuple[str, Any]]:
     """Layers with adapters by the id of the weight beside them, with their names."""
     found = {}
     for name, layer in module.named_modules():
-        if hasattr(layer, "get_base_layer") and _factors(layer):
+        if hasattr(layer, "get_base_layer") and _factors(layer).keys() & set(layer.active_adapters):
             weight = getattr(layer.get_base_layer(), "weight", None)
             if isinstance(weight, Tensor):
                 found[id(weight)] = (name, layer)

@@ -128,14 +128,19 @@ class Occupied:
     @property
     def trained(self) -> Tensor | None:
         """The parameter that an optimizer holds for it; None where it stays as it is."""
-        if self.low_rank is not None:
-            return self.low_rank.factors[-1]
-        return self.parameter if self.trainable and self.parameter.requires_grad else None
+        trained = self.parameter if self.low_rank is None else self.low_rank.factors[-1]
+        return trained if self.trainable and trained.requires_grad else None
 
-    def value(self) -> Tensor:
-        """What the network computes with: with the low-rank part, where there is one."""
+    def value(self, *, together: bool = True) -> Tensor:
+        """What the network computes with: with the low-rank part, where there is one.
+
+        Args:
+            together: the low-rank part of a sharded tensor too, for which all processes must ask at once.
+        """
         tensor = self.tensor.detach()
-        return tensor if self.low_rank is None else tensor + self.low_rank.delta().to(tensor.dtype)
+        if self.low_rank is None or (self.owners and not together):
+            return tensor
+        return tensor + self.low_rank.delta().to(tensor.dtype)
 
     def occupy(self, axis: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Take note of slots along an axis of the whole tensor; returns those that lie here."""
@@ -182,9 +187,9 @@ class Layout:
         for family, start in zip(self.families, self.starts, strict=True):
             yield family, slice(start, start + family.size)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Everything that is occupied as it is now, by name."""
-        return {entry.name: entry.value() for entry in self.occupied}
+    def weights(self, *, together: bool = True) -> dict[str, Tensor]:
+        """Everything that is occupied as it is now, by name; see :meth:`Occupied.value`."""
+        return {entry.name: entry.value(together=together) for entry in self.occupied}
 
     def sums(self, function: Callable[..., Tensor], *sources: Mapping[str, Tensor], together: bool = True) -> Tensor:
         """Add up ``function`` over all zeroed places: [slots] float32.
@@ -217,18 +222,18 @@ class Layout:
         for occupied in self.occupied:
             if all(occupied.name in source for source in sources):
                 tensors = [source[occupied.name] for source in sources]
-                totals = parts[occupied.owners]
+                mine = parts[occupied.owners]
                 # A model may lie on several devices.
-                there = totals if tensors[0].device == self.device else nothing(tensors[0].device)
+                there = mine if tensors[0].device == self.device else nothing(tensors[0].device)
                 for place in occupied.places:
                     if axis is not None and place.axis != axis:
                         continue
                     for function, total in zip(functions, there, strict=True):
                         place.sums(function, total, *tensors)
-                if there is not totals:
-                    for total, apart in zip(totals, there, strict=True):
+                if there is not mine:
+                    for total, apart in zip(mine, there, strict=True):
                         total += apart.to(self.device)
-        totals = parts.pop(())
+        totals: tuple[Tensor, ...] = parts.pop(())
         for processes, partial in parts.items():
             added = add_up(torch.stack(partial), processes) if together else torch.stack(partial)
             totals = tuple(total + more for total, more in zip(totals, added.unbind(), strict=True))

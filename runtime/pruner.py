@@ -22,7 +22,7 @@ from ozgraph.runtime.shards import Processes, is_sharded, local_gradient
 from ozgraph.runtime.zeroing import Zeroing
 from ozgraph.target import Target
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Choices(TypedDict, total=False):
@@ -94,6 +94,8 @@ class Pruner:
                 raise UsageError("the compactor is of another module than the groups; make both from the same one")
             if self.layout.factors:
                 raise UsageError("low-rank factors cannot be cut with their weights; merge them, or give no compactor")
+            if any(entry.owners for entry in self.layout.occupied):
+                raise UsageError("sharded parameters cannot be cut; train copies of the model, or give no compactor")
             self.compaction = Compaction(compactor, self.optimizer)
             self._rehearse(self.compaction)
             self.compaction.follow(*follow)
@@ -398,7 +400,7 @@ class Pruner:
 
         Of sharded parameters only the part here: who logs on one process must not wait for the others.
         """
-        return self.layout.sums(squares, self.layout.weights(), together=False).sqrt()
+        return self.layout.sums(squares, self.layout.weights(together=False), together=False).sqrt()
 
     # -- saving ------------------------------------------------------------------------------------------------------
 

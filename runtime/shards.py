@@ -31,6 +31,24 @@ def local(tensor: Tensor) -> Tensor:
     return part
 
 
+def as_sharded(part: Tensor, like: Tensor) -> Tensor:
+    """The part that lies here as a ``DTensor`` that is laid out as another; itself, where that one is none."""
+    if not is_sharded(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    whole: Any = like
+    made: Tensor = DTensor.from_local(
+        part.to(whole.device_mesh.device_type),
+        whole.device_mesh,
+        whole.placements,
+        run_check=False,
+        shape=whole.shape,
+        stride=whole.stride(),
+    )
+    return made
+
+
 def local_gradient(parameter: Tensor) -> Tensor | None:
     """The gradient of what lies here."""
     gradient = parameter.grad

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ozgraph.runtime.shards import local
+from ozgraph.runtime.shards import as_sharded, local
 
 
 def _tensors(module: Any) -> dict[str, Tensor]:
@@ -61,17 +61,34 @@ class Snapshot:
                     local(item).zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors."""
-        return {"tensors": self.tensors, "state": [[list(place), entry] for place, entry in self.state.items()]}
+        """Plain data and tensors; of what is sharded, sharded tensors again."""
+        live, now = _tensors(self._module), self._states()
+        return {
+            "tensors": {name: _as(live[name], part) for name, part in self.tensors.items()},
+            "state": [
+                [list(place), {key: _as(now[place].get(key), item) for key, item in entry.items()}]
+                for place, entry in self.state.items()
+            ],
+        }
 
     @classmethod
     def from_state_dict(cls, module: Any, optimizer: Optimizer, data: Mapping[str, Any]) -> Snapshot:
         """What :meth:`state_dict` gave, for the same module and optimizer."""
         made = cls.__new__(cls)
         made._module, made._optimizer = module, optimizer
-        made.tensors = dict(data["tensors"])
-        made.state = {(int(place[0]), int(place[1])): dict(entry) for place, entry in data["state"]}
+        made.tensors = {name: local(tensor) for name, tensor in data["tensors"].items()}
+        made.state = {
+            (int(place[0]), int(place[1])): {
+                key: local(item) if isinstance(item, Tensor) else item for key, item in entry.items()
+            }
+            for place, entry in data["state"]
+        }
         return made
+
+
+def _as(live: Any, part: Any) -> Any:
+    """The copy of what lies here as a tensor that is sharded as the live one."""
+    return as_sharded(part, live) if isinstance(live, Tensor) and isinstance(part, Tensor) else part
 
 
 def _copy(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ozgraph.runtime.places import Layout, Occupied
 from ozgraph.runtime.replay import Replay
-from ozgraph.runtime.shards import local, positions
+from ozgraph.runtime.shards import is_sharded, local, positions
 
 Flags = npt.NDArray[np.bool_]
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -98,24 +98,37 @@ def _touched(layout: Layout, slots: Flags) -> Iterator[tuple[Occupied, _Along]]:
             yield occupied, found
 
 
+class _Parts:
+    """Tensors of the layout where they lie now: a sharded parameter may move its part, any other stays what it is."""
+
+    def __init__(self, occupied: list[Occupied]) -> None:
+        self._occupied = occupied
+        moves = any(is_sharded(entry.parameter) for entry in occupied)
+        self._fixed = None if moves else [entry.tensor for entry in occupied]
+
+    def __call__(self) -> list[Tensor]:
+        return [entry.tensor for entry in self._occupied] if self._fixed is None else self._fixed
+
+
 class _Hold:
     """Masks the bits of every touched tensor: as fast as memory allows, and nothing survives it."""
 
     def __init__(self, touched: list[tuple[Occupied, _Along]]) -> None:
-        self._occupied: list[Occupied] = []
+        masked: list[Occupied] = []
         self._masks: list[Tensor] = []
         for occupied, along in touched:
             tensor = occupied.tensor
             bits = _INTEGERS[tensor.element_size()]
             for axis, flags in along:
                 kept = np.where(flags, 0, -1)
-                self._occupied.append(occupied)
+                masked.append(occupied)
                 self._masks.append(occupied.shaped(axis, torch.from_numpy(kept).to(bits).to(tensor.device)))
+        self._parts = _Parts(masked)
 
     @property
     def tensors(self) -> list[Tensor]:
-        """What is masked, where it lies now: a sharded parameter may move."""
-        return [occupied.tensor for occupied in self._occupied]
+        """What is masked, once for every mask."""
+        return self._parts()
 
     def __call__(self) -> None:
         for tensor, mask in zip(self.tensors, self._masks, strict=True):
@@ -132,7 +145,7 @@ class _Decay:
         self._one = torch.ones((), dtype=one.dtype, device=one.device)
         self._flags = torch.from_numpy(flags).to(one.device)
         self._factors = torch.ones(len(flags), dtype=one.dtype, device=one.device)
-        self._plain: list[Occupied] = []
+        plain: list[Occupied] = []
         self._multipliers: list[Tensor] = []
         self._joined: list[tuple[Occupied, list[Tensor]]] = []
         start = 0
@@ -142,15 +155,16 @@ class _Decay:
                 shaped.append(occupied.shaped(axis, self._factors[start : start + len(row)]))
                 start += len(row)
             if len(shaped) == 1:
-                self._plain.append(occupied)
+                plain.append(occupied)
                 self._multipliers.append(shaped[0])
             else:
                 self._joined.append((occupied, shaped))
+        self._plain = _Parts(plain)
 
     def __call__(self) -> None:
         torch.where(self._flags, self.factor, self._one, out=self._factors)
-        if self._plain:
-            torch._foreach_mul_([occupied.tensor for occupied in self._plain], self._multipliers)
+        if self._multipliers:
+            torch._foreach_mul_(self._plain(), self._multipliers)
         for occupied, (first, *others) in self._joined:
             # Slots of two axes cross: an element in both decays once, so the axes are joined first.
             for other in others:

@@ -19,8 +19,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 DONE = re.compile(r"([\d,]+) of ([\d,]+) parameters, ([\d,]+) of ([\d,]+) MACs; differs .* by (\S+) on held-out")
 
 
-def told(folder: Path, script: str, *arguments: str) -> str:
-    command = [sys.executable, str(EXAMPLES / script), "--output", str(folder / "small.onnx"), *arguments]
+def told(folder: Path, script: str, *arguments: str, through: tuple[str, ...] = ()) -> str:
+    command = [sys.executable, *through, str(EXAMPLES / script), "--output", str(folder / "small.onnx"), *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -60,6 +60,27 @@ def test_a_network_that_is_cut_on_the_way_is_written_small(tmp_path: Path) -> No
     assert looks[-1]["stability"] is not None and looks[-1]["kept"].keys() == looks[-1]["families"].keys()
     assert DONE.search(said)
     onnx.checker.check_model(tmp_path / "small.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torch was built without gloo")
+def test_two_processes_with_a_part_of_every_parameter_write_one_file(tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    said = told(tmp_path, "hesso_ddp.py", "--smoke", "--sharded", "--checkpoint", "saved", through=launcher)
+    assert "2 processes, sharded" in said and (tmp_path / "saved" / "step-24" / ".metadata").exists()
+    check(said, tmp_path / "small.onnx", 0.5)
+
+
+@pytest.mark.slow
+def test_adapters_of_a_llama_are_trained_by_a_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    pytest.importorskip("training.language")  # transformers, and what it needs of torchvision
+    pytest.importorskip("peft")
+    prepared = "from training import language; import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__')"
+    tests = str(Path(__file__).parent)
+    through = ("-c", f"import sys; sys.path[:0] = [{tests!r}, {str(EXAMPLES)!r}]; del sys.argv[0]; {prepared}")
+    said = told(tmp_path, "hesso_trainer.py", "--lora", "--steps", "20", through=through)
+    check(said, tmp_path / "small.onnx", 0.6)
 
 
 def test_data_is_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from training import language  # noqa: E402  (first: it sees to what peft import
 
 peft = pytest.importorskip("peft")
 
+from training.finished import difference  # noqa: E402
+
+import ozgraph  # noqa: E402
 from ozgraph.errors import UsageError  # noqa: E402
 from ozgraph.groups import Groups  # noqa: E402
 from ozgraph.runtime import DHSPG, HESSO, LHSPG, Target  # noqa: E402
@@ -29,7 +33,9 @@ def groups() -> Groups:
 
 def adapted(seed: int = 0, **more: Any) -> Any:
     """A Llama whose linear layers have adapters that are not zero, and whose weights are frozen."""
-    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS, task_type="CAUSAL_LM", **more)
+    config = peft.LoraConfig(
+        r=2, lora_alpha=4, target_modules=TARGETS, modules_to_save=["lm_head"], task_type="CAUSAL_LM", **more
+    )
     model = peft.get_peft_model(language.llama(seed), config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -42,9 +48,9 @@ def optimizer_of(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.01)
 
 
-def train(model: Any, optimizer: torch.optim.Optimizer, first: int = 0) -> list[float]:
+def train(model: Any, optimizer: torch.optim.Optimizer, first: int = 0, last: int = STEPS) -> list[float]:
     losses = []
-    for number in range(first, STEPS):
+    for number in range(first, last):
         loss = model(**language.batch(number, 8)).loss
         optimizer.zero_grad()
         loss.backward()
@@ -67,7 +73,7 @@ METHODS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_merged_model_has_exact_zeros(method: str, groups: Groups, tmp_path: Path) -> None:
+def test_the_merged_model_has_exact_zeros(method: str, groups: Groups) -> None:
     model = adapted(1)
     optimizer = optimizer_of(model)
     pruner = METHODS[method](optimizer, groups.bind(model))
@@ -75,8 +81,6 @@ def test_the_merged_model_has_exact_zeros(method: str, groups: Groups, tmp_path:
     assert losses[-1] < losses[0]
     merged = model.merge_and_unload()
     language.exactly_zero(pruner, merged)
-    if method == "lhspg":
-        language.verified(pruner, merged, tmp_path / "small.onnx")
 
 
 def test_base_weights_move_by_what_the_adapters_learnt_when_a_period_ends(groups: Groups) -> None:
@@ -104,6 +108,26 @@ def test_base_weights_move_by_what_the_adapters_learnt_when_a_period_ends(groups
     assert torch.linalg.matrix_rank(difference[kept]) > 2, "several periods move weights by more than one rank"
 
 
+def test_a_run_goes_on_from_inside_a_period(groups: Groups) -> None:
+    def made() -> tuple[Any, torch.optim.Optimizer, Any]:
+        model = adapted(5, lora_dropout=0.0)
+        optimizer = optimizer_of(model)
+        return model, optimizer, METHODS["lhspg"](optimizer, groups.bind(model))
+
+    first = made()
+    train(*first[:2], last=15)
+    saved = [copy.deepcopy(part.state_dict()) for part in first]
+    train(*first[:2], first=15)
+    second = made()
+    for part, state in zip(second, saved, strict=True):
+        part.load_state_dict(state)
+    assert second[2].redundant is not None and second[2].phase == "period 2 of 2"
+    train(*second[:2], first=15)
+    assert (first[2].gone == second[2].gone).all() and first[2].finished
+    for name, tensor in first[0].state_dict().items():
+        assert torch.equal(tensor, second[0].state_dict()[name]), name
+
+
 def test_scores_are_those_of_the_weights_that_the_network_computes_with(groups: Groups) -> None:
     model = adapted(3)
     pruner = HESSO(optimizer_of(model), groups.bind(model), target=Target(groups=0.2), steps=STEPS, periods=2)
@@ -113,7 +137,7 @@ def test_scores_are_those_of_the_weights_that_the_network_computes_with(groups: 
         torch.testing.assert_close(value, merged[name], rtol=1e-6, atol=1e-6)
 
 
-def test_a_convolution_and_an_embedding_may_have_adapters() -> None:
+def test_a_convolution_and_an_embedding_with_adapters_end_in_a_verified_file(tmp_path: Path) -> None:
     class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -124,8 +148,6 @@ def test_a_convolution_and_an_embedding_may_have_adapters() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = torch.relu(self.conv(self.table(x).permute(0, 3, 1, 2)))
             return self.out(y.mean((2, 3)))
-
-    import ozgraph
 
     torch.manual_seed(0)
     module = Net()
@@ -143,7 +165,11 @@ def test_a_convolution_and_an_embedding_may_have_adapters() -> None:
         model(x).square().sum().backward()
         optimizer.step()
     assert {len(entry.whole) for entry in pruner.layout.factors} == {1} and len(pruner.layout.factors) >= 2
-    language.exactly_zero(pruner, model.merge_and_unload())
+    merged = model.merge_and_unload().eval()
+    language.exactly_zero(pruner, merged)
+    report = ozgraph.export(merged, (x,), tmp_path / "small.onnx")
+    assert report.removed_slots == pruner.gone.sum() > 0
+    assert difference(tmp_path / "small.onnx", merged, torch.randint(11, (2, 5, 5))) < 1e-5
 
 
 @pytest.mark.parametrize(("more", "said"), [({"use_dora": True}, "more than B A"), ({"lora_bias": False}, "")])

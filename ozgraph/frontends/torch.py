@@ -74,7 +74,9 @@ def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
         raise UsageError(
             "cannot capture a scripted or traced module: its Python is gone; give the module that it was made from"
         )
-    if type(module).__name__ == "FullyShardedDataParallel":
+    if type(module).__name__ == "FullyShardedDataParallel" or any(
+        hasattr(p, "device_mesh") for p in module.parameters()
+    ):
         raise UsageError("cannot capture a sharded module; capture it before it is wrapped")
     return module
 

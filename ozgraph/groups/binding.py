@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from ozgraph.errors import UsageError
 
 _LAYERS = frozenset({"_orig_mod", "_checkpoint_wrapped_module", "base_layer"})
 """Parts of a name that a wrapper puts inside: torch.compile, activation checkpointing, adapters of peft."""
+_COPY, _REPLACED = "modules_to_save", "original_module"
+"""peft trains a copy of such a module, ``modules_to_save.NAME``, and keeps the one that it stands for."""
 
 
 def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _LAYERS)
+    parts = name.split(".")
+    return ".".join(
+        part
+        for before, part in zip(["", *parts], parts, strict=False)
+        if part not in {*_LAYERS, _COPY} and before != _COPY
+    )
 
 
 def named_tensors(module: Any) -> dict[str, Any]:
@@ -20,18 +27,18 @@ def named_tensors(module: Any) -> dict[str, Any]:
     everything = dict(module.named_parameters(remove_duplicate=False)) | dict(
         module.named_buffers(remove_duplicate=False)
     )
-    return {_plain(name): tensor for name, tensor in everything.items()}
+    return {_plain(name): tensor for name, tensor in everything.items() if _REPLACED not in name.split(".")}
 
 
-def holder(module: Any, names: Iterable[str]) -> Any:
-    """The module itself, or the one inside it, whose tensors have these names.
+def holder(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """The module itself, or the one inside it, whose tensors have these names (and shapes, if more than one has).
 
     ``DistributedDataParallel``, an averaged model, a trainer's module and a PeftModel hold the model as an attribute.
 
     Raises:
         UsageError: none has them all, or more than one has.
     """
-    wanted = sorted(names)
+    wanted = sorted(shapes)
     there = named_tensors(module)
     lacking = [name for name in wanted if name not in there]
     if not lacking:
@@ -43,6 +50,10 @@ def holder(module: Any, names: Iterable[str]) -> Any:
             f"these groups are of another model: {lacking[0]!r} is not in the module; find its own with "
             "ozgraph.find_groups(module, args)"
         )
+    if len(found) > 1:
+        found = [
+            prefix for prefix in found if all(tuple(there[prefix + n].shape) == shapes[n] for n in wanted)
+        ] or found
     if len(found) > 1:
         raise UsageError(
             f"the module holds {len(found)} models that fit these groups ({', '.join(p[:-1] for p in found[:4])}); "

@@ -124,7 +124,7 @@ class Groups:
         Raises:
             UsageError: a tensor is not there, or has another shape, or there are several such models.
         """
-        inner = holder(module, self.tensors)
+        inner = holder(module, {name: tensor.shape for name, tensor in self.tensors.items()})
         there = named_tensors(inner)
         for name, tensor in self.tensors.items():
             found = there[name]

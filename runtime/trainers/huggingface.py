@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ from ozgraph.runtime.pruner import Pruner
 from ozgraph.runtime.trainers.recipe import Recipe
 
 try:
-    from transformers.trainer_callback import TrainerCallback as _Callback
+    _Base: Any = import_module("transformers.trainer_callback").TrainerCallback
 except ImportError as error:
     raise ImportError(
         f"{error.name} is needed to train with transformers: pip install transformers accelerate"
     ) from None
 
-_Base: Any = _Callback
 _FILE = "pruner.pt"
 
 

@@ -22,13 +22,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
-from ozgraph.runtime import DHSPG, HESSO, HESSOCRIC, Target
+from ozgraph.runtime import DHSPG, HESSO, HESSOCRIC, LHSPG, Target
 from training.loops import net
 from training.nets import Plain, images
 
 WORLD = 2
 STEPS, SAVED = 24, 11
 """Steps of a run, and after how many a checkpoint is saved: inside a period."""
+PROBED = 4
+"""Steps after which HESSO-CRIC holds a copy of the model."""
 
 
 class Uneven(nn.Module):
@@ -49,7 +51,32 @@ class Uneven(nn.Module):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-NETS: dict[str, Callable[[], nn.Module]] = {"uneven": Uneven, "plain": Plain}
+class Adapted(nn.Module):
+    """A frozen linear layer with low-rank factors beside it, as peft names them."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base.requires_grad_(False)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, 3, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(3, base.out_features, bias=False)})
+        self.scaling, self.active_adapters = {"default": 1.5}, ["default"]
+
+    def get_base_layer(self) -> nn.Linear:
+        return self.base_layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.lora_B["default"](self.lora_A["default"](x)) * self.scaling["default"]
+
+
+class UnevenAdapted(Uneven):
+    """Its linear layers train through adapters; the rest trains as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = Adapted(self.fc1), Adapted(self.fc2)
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {"uneven": Uneven, "adapted": UnevenAdapted, "plain": Plain}
 METHODS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], Callable[[Any, Groups], Any]]] = {
     "hesso": (
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
@@ -59,6 +86,12 @@ METHODS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], Callable[[Any, 
         lambda p: torch.optim.AdamW(p, lr=2e-3),
         lambda o, g: DHSPG(o, g, target=Target(groups=0.5), steps=STEPS, start=2, end=20, penalty=1e-1),
     ),
+    "lhspg": (
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+        lambda o, g: LHSPG(
+            o, g, target=Target(groups=0.5), steps=STEPS, start=2, end=20, periods=2, penalty=1e-1, include=["fc1.*"]
+        ),
+    ),
     "cric": (
         lambda p: torch.optim.AdamW(p, lr=2e-3),
         lambda o, g: HESSOCRIC(
@@ -67,13 +100,19 @@ METHODS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], Callable[[Any, 
     ),
 }
 WRAPPERS = ("ddp", "fsdp")
-RUNS = [(name, method, wrapper) for name in NETS for method in METHODS for wrapper in WRAPPERS]
+RUNS = [
+    (name, method, wrapper)
+    for name, methods in (("uneven", ["hesso", "dhspg", "cric"]), ("adapted", ["lhspg"]), ("plain", ["hesso"]))
+    for method in methods
+    for wrapper in WRAPPERS
+]
 
 
 def made(name: str, method: str, wrapper: str | None, folder: Path) -> tuple[nn.Module, Any, Any]:
     """The network, wrapped or not, its optimizer and its pruner."""
     module = net(5, NETS[name])
-    groups = Groups.load(folder / f"{name}.json")
+    # Groups are found before adapters come in.
+    groups = Groups.load(folder / f"{'uneven' if name == 'adapted' else name}.json")
     if wrapper == "ddp":
         module = DistributedDataParallel(module)
     elif wrapper == "fsdp":
@@ -81,7 +120,7 @@ def made(name: str, method: str, wrapper: str | None, folder: Path) -> tuple[nn.
             fully_shard(child)
         fully_shard(module)
     optimizer, pruner = METHODS[method]
-    made_optimizer = optimizer(module.parameters())
+    made_optimizer = optimizer([parameter for parameter in module.parameters() if parameter.requires_grad])
     return module, made_optimizer, pruner(made_optimizer, groups.bind(module))
 
 
@@ -135,6 +174,11 @@ def main(folder: Path, rank: int) -> None:
             gone.append(torch.from_numpy(pruner.gone | pruner.decaying))
             if (method, wrapper, name, taken) == ("hesso", "fsdp", "uneven", SAVED):
                 save(folder / "saved by two", module, optimizer, pruner)
+            if (method, wrapper, name, taken) == ("cric", "fsdp", "uneven", PROBED):
+                copied = pruner.state_dict()["snapshot"]["tensors"]
+                ended["snapshot"] = {key: tensor.full_tensor().clone() for key, tensor in copied.items()}
+        if rank == 0:
+            pruner.metrics()  # who logs waits for nobody
         norm = pruner.metrics()["redundant_norm"]
         ended[f"{name} {method} {wrapper}"] = {
             "gone": torch.stack(gone), "weights": whole(module), "norm": norm, "finished": pruner.finished
