@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ozgraph
-from ozgraph.runtime import HESSO, HESSOCRIC, Target
+from ozgraph.runtime import HESSO, HESSOCRIC, OneCycle, Target
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "examples"))
 import cifar_data  # noqa: E402
 from cifar_nets import NETS  # noqa: E402
-from cifar_training import Batches, Checkpoint, accuracy, train  # noqa: E402
+from cifar_training import Batches, Checkpoint, Trained, accuracy, train  # noqa: E402
 
 UNFINISHED = 3
 
@@ -122,11 +122,25 @@ def run(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Re
     batches = Batches(images, labels, row.batch, seed)
     steps = batches.per_epoch * row.epochs
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, row.rate, total_steps=steps, pct_start=0.1)
-    parts: dict[str, Any] = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
+    parts: dict[str, Any] = {}
     if row.method in ("hesso", "cric"):
         pruner = {"hesso": HESSO, "cric": HESSOCRIC}[row.method]
         groups = ozgraph.find_groups(module, example)
         parts["pruner"] = pruner(optimizer, groups, target=Target(**row.removes), steps=steps, **row.options)
+    elif row.method in ("one-cycle", "one-cycle-cut"):
+        sizes = ({0: torch.export.Dim("batch")},)
+        parts["pruner"] = OneCycle(
+            optimizer,
+            ozgraph.find_groups(module, example, dynamic_shapes=sizes),
+            target=Target(**row.removes),
+            steps=steps,
+            finish="cut" if row.method == "one-cycle-cut" else "decay",
+            compactor=ozgraph.Compactor(module, example, dynamic_shapes=sizes, into="either"),
+            **{"every": batches.per_epoch, **row.options},
+        )
+    trained = Trained(module, parts.get("pruner"))
+    # The pruner is loaded first: it repeats a cut, and only then do the others fit.
+    parts |= {"module": trained, "optimizer": optimizer, "scheduler": scheduler}
     path = options.checkpoint / f"{row.name}-seed{seed}.pt" if options.checkpoint else None
     losses: list[float] = []
 
@@ -138,7 +152,7 @@ def run(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Re
                 print(f"{row.name} seed {seed}: loss {sum(losses[-5:]) / 5:.4f} {phase}", flush=True)
 
     seconds = train(
-        module,
+        trained,
         optimizer,
         scheduler,
         batches,
@@ -153,7 +167,7 @@ def run(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Re
     if "pruner" in parts:
         if not parts["pruner"].finished:
             raise SystemExit(f"{row.name}, seed {seed}: the target was not reached; see the row's schedule")
-        module = small(module.cpu().float(), example.cpu()).to(device)
+        module = small(trained.now.cpu().float(), example.cpu()).to(device)
     parameters, macs = counted(module)
     all_parameters, all_macs = counted(NETS[row.net]())
     line = {

@@ -6,8 +6,8 @@
 1. *Step.* A network is cut to half of its MACs, and steps of training (forward, backward, SGD with momentum) of the
    dense and of the small one take turns on batches of ``--batch``. The median ratio of neighbouring steps may be at
    most 1.15 times the share of MACs kept.
-2. *Training.* The same steps with and without OneCycle, whose groups are final at a quarter of the run, decay, and are
-   cut before a third of it. The run with OneCycle may take at most 0.75 of the dense one. That counts everything in the
+2. *Training.* The same steps with and without OneCycle, whose groups are final at a fifth of the run, decay, and are
+   cut at a quarter of it. The run with OneCycle may take at most 0.75 of the dense one. That counts everything in the
    loop: looks, the decay, and the cut with its verification. What comes before the loop (finding groups, rehearsing the
    cut) is given apart.
 
@@ -121,7 +121,7 @@ def whole_runs(options: argparse.Namespace, device: torch.device) -> dict[str, A
     begun = clock(device)
     pruner = OneCycle(
         optimizer, ozgraph.find_groups(module, x[:1]), target=Target(macs=REMOVED), steps=options.steps, every=0.02,
-        latest=0.25, stop="latest", finish_steps=0.05, round_to=options.round_to,
+        latest=0.2, stop="latest", finish_steps=0.05, round_to=options.round_to,
         compactor=ozgraph.Compactor(module, x[:1]),
     )  # fmt: skip
     before = clock(device) - begun

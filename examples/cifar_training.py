@@ -35,6 +35,32 @@ class Batches:
         return cifar_data.normalised(cifar_data.augmented(self.images[rows], generator)), self.labels[rows]
 
 
+class Trained:
+    """The network of a run, whichever object that is: a cut on the way may put another in its place."""
+
+    def __init__(self, module: nn.Module, pruner: Any = None) -> None:
+        self._module, self._pruner = module, pruner
+
+    @property
+    def now(self) -> nn.Module:
+        """The network as it is."""
+        module: nn.Module = self._module if self._pruner is None else self._pruner.module
+        return module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What it makes of a batch."""
+        found: Tensor = self.now(x)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the network as it is."""
+        return self.now.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Into the network as it is; so load the pruner first."""
+        self.now.load_state_dict(state)
+
+
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of correct answers, in per cent."""
     training = module.training
@@ -81,7 +107,7 @@ class Checkpoint:
 
 
 def train(
-    module: nn.Module,
+    module: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     batches: Batches,

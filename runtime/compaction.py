@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups, Places, cut, places_of
 from ozgraph.groups.polynomial import Kept
+from ozgraph.runtime.followers import chain, inner_of, is_compiled, put_inside, wake
 from ozgraph.runtime.shards import is_sharded
 
 _INSTEAD = (
@@ -129,17 +130,17 @@ class Compaction:
         """
         for other in others:
             if isinstance(other, nn.Module):
-                if _compiled(other) and not self.compactor.in_place:
+                if is_compiled(other) and not self.compactor.in_place:
                     raise UsageError(
                         "a compiled module cannot follow into a GraphModule: follow with a function that compiles "
                         "pruner.module when it is called"
                     )
-                if not self.compactor.in_place and _inner(other) is other:
+                if not self.compactor.in_place and inner_of(other) is other:
                     raise UsageError(
                         f"{type(other).__name__} is a bare copy of the module and cannot become a GraphModule; follow "
                         "with something that wraps it, as torch.optim.swa_utils.AveragedModel does"
                     )
-                (self._wrappers if _inner(other) is self.module else self._copies).append(other)
+                (self._wrappers if inner_of(other) is self.module else self._copies).append(other)
             elif isinstance(other, MutableMapping):
                 if self._changed:
                     raise UsageError(
@@ -157,7 +158,7 @@ class Compaction:
     @property
     def parallel(self) -> bool:
         """Whether a data-parallel wrapper follows."""
-        return any(isinstance(part, DistributedDataParallel) for whole in self._wrappers for part in _chain(whole))
+        return any(isinstance(part, DistributedDataParallel) for whole in self._wrappers for part in chain(whole))
 
     def rehearse(self, groups: Groups, kept: Kept) -> None:
         """Make a cut on a copy of the module, so that what cannot be cut is known before the run and not after.
@@ -218,7 +219,7 @@ class Compaction:
         with _randomness_kept(self.module), ExitStack() as undo:
             undo.callback(bind, groups)  # last of all: everything is back by then
             for whole in (*self._wrappers, *self._copies):
-                undo.callback(_wake, whole)
+                undo.callback(wake, whole)
             found = self.compactor(self.module, gone, undo)
             copies = [(whole, self._copied(whole, gone, found, undo)) for whole in self._copies]
             self._slice_state(found, shapes, undo)
@@ -226,14 +227,14 @@ class Compaction:
             for tensors in self._tensors:
                 _slice_tensors(tensors, found, undo)
             for whole, inner in (*copies, *((whole, found.module) for whole in self._wrappers)):
-                _put_inside(whole, inner, undo)
+                put_inside(whole, inner, undo)
             bind(cut(groups, found.kept).bind(found.module))
             undo.callback(setattr, self, "module", self.module)
             undo.callback(setattr, self, "cuts", self.cuts)
             self.module = found.module
             self.cuts = [*self.cuts, Cut(step, _went(groups, found.kept), found.error, found.left)]
             for whole in (*self._wrappers, *self._copies):
-                _wake(whole)
+                wake(whole)
             undo.pop_all()
         for call in self._calls:
             call(self.module)
@@ -250,7 +251,7 @@ class Compaction:
             UsageError: other positions went this time.
         """
         for wanted in cuts:
-            for whole in (self.module, *map(_inner, self._copies)):
+            for whole in (self.module, *map(inner_of, self._copies)):
                 _zero(whole, wanted.gone)
             self.take(groups(), wanted.gone, wanted.step, bind)
             if not _same(self.cuts[-1].gone, wanted.gone):
@@ -263,9 +264,9 @@ class Compaction:
     def _copied(self, whole: nn.Module, gone: Places, found: Compacted, undo: ExitStack) -> Any:
         """The smaller inside of a copy, whose groups become zero with the module's."""
         name = type(whole).__name__
-        _zero(_inner(whole), gone, undo)
+        _zero(inner_of(whole), gone, undo)
         try:
-            made = self.compactor(_inner(whole), gone, undo)
+            made = self.compactor(inner_of(whole), gone, undo)
         except UsageError as error:
             raise UsageError(f"{name} cannot follow the cut: {error}") from None
         if not _same(made.kept, found.kept):
@@ -305,60 +306,6 @@ class Compaction:
                     state[successors[parameter]] = held
 
 
-# -- what follows ----------------------------------------------------------------------------------------------------
-
-
-def _chain(module: nn.Module) -> Iterator[nn.Module]:
-    """A module and what it wraps, from the outside in: data-parallel and compiled wrappers, averages."""
-    while True:
-        yield module
-        inner = module._orig_mod if _compiled(module) else getattr(module, "module", None)
-        if not isinstance(inner, nn.Module):
-            return
-        module = inner
-
-
-def _inner(module: nn.Module) -> nn.Module:
-    *_, found = _chain(module)
-    return found
-
-
-def _compiled(module: nn.Module) -> bool:
-    return type(module).__name__ == "OptimizedModule"
-
-
-def _put_inside(whole: nn.Module, inner: nn.Module, undo: ExitStack) -> None:
-    """Let a wrapper wrap another module."""
-    *outer, old = _chain(whole)
-    if old is not inner:
-        undo.callback(setattr, outer[-1], "module", old)
-        outer[-1].module = inner
-
-
-def _wake(whole: nn.Module) -> None:
-    """Let wrappers notice that what they wrap has changed."""
-    for part in _chain(whole):
-        if isinstance(part, DistributedDataParallel):
-            _reduce_anew(part)
-        elif _compiled(part):
-            # Guards would find the new sizes, but a code object is recompiled only so often.
-            torch.compiler.reset()
-
-
-def _reduce_anew(parallel: Any) -> None:
-    """Gradient buckets for the parameters as they are, on every rank alike, or an error on all of them."""
-    distributed: Any = torch.distributed
-    parallel._module_parameters = [
-        parameter for name, parameter in parallel.module.named_parameters() if name not in parallel.parameters_to_ignore
-    ]
-    parameters, sparse = parallel._build_params_for_reducer()
-    distributed._verify_params_across_processes(parallel.process_group, parameters, None)
-    names = parallel._build_debug_param_to_name_mapping(parameters)
-    parallel._ddp_init_helper(parameters, sparse, names, parallel.static_graph)
-    for hook, state in parallel._comm_hooks:
-        distributed._register_comm_hook(parallel.reducer, state, hook)
-
-
 def _slice_tensors(tensors: MutableMapping[str, Tensor], found: Compacted, undo: ExitStack) -> None:
     """Slice an average that is kept as tensors by name."""
     for name, axes in found.kept.items():
@@ -366,9 +313,6 @@ def _slice_tensors(tensors: MutableMapping[str, Tensor], found: Compacted, undo:
             held = tensors[name]
             undo.callback(tensors.__setitem__, name, held)
             tensors[name] = _taken(held, axes)
-
-
-# -- tensors ---------------------------------------------------------------------------------------------------------
 
 
 def _taken(tensor: Tensor, axes: Mapping[int, Any]) -> Tensor:

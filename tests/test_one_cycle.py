@@ -113,8 +113,8 @@ def test_what_would_go_shrinks_and_nothing_else_does(found: Groups) -> None:
     module = net(2, Residual)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     pruner = OneCycle(
-        optimizer, found.bind(module), target=Target(macs=0.5), steps=100, every=1, latest=60, growth=0.5, settled=1.0,
-        slow_rise=2.0,
+        optimizer, found.bind(module), target=Target(macs=0.5), steps=100, every=1, latest=60, stop="latest",
+        growth=0.5, slow_rise=2.0,
     )  # fmt: skip
     train(module, optimizer, range(7))
     assert pruner.phase == "shrinking" and pruner.penalty == pytest.approx(1.0)
