@@ -70,11 +70,15 @@ def thin(net: str, macs: float) -> nn.Module:
 
 
 class Results:
-    """Lines of JSON, one for each finished row and seed."""
+    """Lines of JSON, one for each finished row and seed; other runs may add theirs at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All of them, as of now."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
     def find(self, row: str, seed: int) -> dict[str, Any] | None:
         """What a row gave."""
@@ -82,7 +86,6 @@ class Results:
 
     def append(self, line: dict[str, Any]) -> None:
         """One write, so that rows which finish at the same time do not mix."""
-        self.lines.append(line)
         with self.path.open("ab", buffering=0) as file:
             file.write((json.dumps(line) + "\n").encode())
 
