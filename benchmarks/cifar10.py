@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "examples"))
 import cifar_data  # noqa: E402
 from cifar_nets import NETS  # noqa: E402
-from cifar_training import Batches, Checkpoint, Trained, accuracy, train  # noqa: E402
+from cifar_training import Batches, Checkpoint, Run, accuracy, train  # noqa: E402
 
 UNFINISHED = 3
 
@@ -70,11 +70,15 @@ def thin(net: str, macs: float) -> nn.Module:
 
 
 class Results:
-    """Lines of JSON, one for each finished row and seed."""
+    """Lines of JSON, one for each finished row and seed; other runs may add theirs at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All of them, as of now."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
     def find(self, row: str, seed: int) -> dict[str, Any] | None:
         """What a row gave."""
@@ -82,7 +86,6 @@ class Results:
 
     def append(self, line: dict[str, Any]) -> None:
         """One write, so that rows which finish at the same time do not mix."""
-        self.lines.append(line)
         with self.path.open("ab", buffering=0) as file:
             file.write((json.dumps(line) + "\n").encode())
 
@@ -109,7 +112,28 @@ def built(row: Row, seed: int, options: argparse.Namespace, results: Results, ex
     return whole
 
 
-def run(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Results, deadline: float) -> bool:
+def pruner(row: Row, module: nn.Module, optimizer: torch.optim.Optimizer, example: Tensor, steps: int) -> Any:
+    """Of the row, attached to the optimizer; None where nothing is pruned in training."""
+    sizes = ({0: torch.export.Dim("batch")},)
+    target = Target(**row.removes)
+    if row.method in ("hesso", "cric"):
+        kind = {"hesso": HESSO, "cric": HESSOCRIC}[row.method]
+        groups = ozgraph.find_groups(module, example, dynamic_shapes=sizes)
+        return kind(optimizer, groups, target=target, steps=steps, **row.options)
+    if row.method in ("ocspruner", "one-cycle"):
+        return OneCycle(
+            optimizer,
+            ozgraph.find_groups(module, example, dynamic_shapes=sizes),
+            target=target,
+            steps=steps,
+            finish="cut" if row.method == "ocspruner" else "decay",
+            compactor=ozgraph.Compactor(module, example, dynamic_shapes=sizes, into="either"),
+            **row.options,
+        )
+    return None
+
+
+def train_row(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Results, deadline: float) -> bool:
     """Train one row with one seed, or go on with it; whether it is finished."""
     (images, labels), (test_images, test_labels) = data
     device = images.device
@@ -122,25 +146,7 @@ def run(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Re
     batches = Batches(images, labels, row.batch, seed)
     steps = batches.per_epoch * row.epochs
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, row.rate, total_steps=steps, pct_start=0.1)
-    parts: dict[str, Any] = {}
-    if row.method in ("hesso", "cric"):
-        pruner = {"hesso": HESSO, "cric": HESSOCRIC}[row.method]
-        groups = ozgraph.find_groups(module, example)
-        parts["pruner"] = pruner(optimizer, groups, target=Target(**row.removes), steps=steps, **row.options)
-    elif row.method in ("one-cycle", "one-cycle-cut"):
-        sizes = ({0: torch.export.Dim("batch")},)
-        parts["pruner"] = OneCycle(
-            optimizer,
-            ozgraph.find_groups(module, example, dynamic_shapes=sizes),
-            target=Target(**row.removes),
-            steps=steps,
-            finish="cut" if row.method == "one-cycle-cut" else "decay",
-            compactor=ozgraph.Compactor(module, example, dynamic_shapes=sizes, into="either"),
-            **{"every": batches.per_epoch, **row.options},
-        )
-    trained = Trained(module, parts.get("pruner"))
-    # The pruner is loaded first: it repeats a cut, and only then do the others fit.
-    parts |= {"module": trained, "optimizer": optimizer, "scheduler": scheduler}
+    run = Run(module, optimizer, scheduler, pruner(row, module, optimizer, example, steps) if row.removes else None)
     path = options.checkpoint / f"{row.name}-seed{seed}.pt" if options.checkpoint else None
     losses: list[float] = []
 
@@ -148,26 +154,19 @@ def run(row: Row, seed: int, options: argparse.Namespace, data: Any, results: Re
         if loss is not None:
             losses.append(loss)
             if len(losses) % 5 == 0 and options.verbose:
-                phase = parts["pruner"].phase if "pruner" in parts else ""
+                phase = run.pruner.phase if run.pruner else ""
                 print(f"{row.name} seed {seed}: loss {sum(losses[-5:]) / 5:.4f} {phase}", flush=True)
 
-    seconds = train(
-        trained,
-        optimizer,
-        scheduler,
-        batches,
-        steps,
-        pruner=parts.get("pruner"),
-        checkpoint=Checkpoint(path, parts, json.loads(json.dumps(row.settings)) | {"seed": seed}),
-        minutes=(deadline - time.monotonic()) / 60,
-        watch=watch,
-    )
+    checkpoint = Checkpoint(path, run, json.loads(json.dumps(row.settings)) | {"seed": seed})
+    seconds = train(run, batches, steps, checkpoint, minutes=(deadline - time.monotonic()) / 60, watch=watch)
     if seconds is None:
         return False
-    if "pruner" in parts:
-        if not parts["pruner"].finished:
+    module = run.module
+    if run.pruner is not None:
+        if not run.pruner.finished:
             raise SystemExit(f"{row.name}, seed {seed}: the target was not reached; see the row's schedule")
-        module = small(trained.now.cpu().float(), example.cpu()).to(device)
+        if run.pruner.compaction is None:
+            module = small(module.cpu().float(), example.cpu()).to(device)
     parameters, macs = counted(module)
     all_parameters, all_macs = counted(NETS[row.net]())
     line = {
@@ -227,7 +226,7 @@ def main() -> None:
             print(f"{table.title} ({table.device})")
             for row in table.rows:
                 done = [seed for seed in row.seeds if results.find(row.name, seed)]
-                print(f"  {row.name:24} seeds {row.seeds}, finished {done}")
+                print(f"  {row.name:28} seeds {row.seeds}, finished {done}")
         return
     if options.report:
         partial = options.report.with_suffix(".partial")
@@ -248,7 +247,7 @@ def main() -> None:
             row = ROWS[name].short() if options.smoke else ROWS[name]
             if results.find(name, seed):
                 print(f"{name} seed {seed}: measured before, see {options.results}")
-            elif not run(row, seed, options, data, results, deadline):
+            elif not train_row(row, seed, options, data, results, deadline):
                 sys.exit(UNFINISHED)
 
 

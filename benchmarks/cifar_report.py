@@ -14,13 +14,24 @@ HEAD = """\
 # Results on CIFAR-10
 
 This page is written by `python benchmarks/cifar10.py --report docs/results.md` from `benchmarks/results/cifar10.jsonl`,
-one line for each finished run; the rows are declared in `benchmarks/cifar_rows.py`. Accuracy is that of the last epoch
-on all test images, which are read once, after training: nothing is chosen by looking at them. Where several seeds are
-measured it is their mean, with every seed's figure beside it. Rows of a table share epochs, batches, optimizer and
-schedule unless the table says otherwise; `thin` is the same network with all layers narrower by one factor, from random
-weights, at the MACs that the pruned row keeps. MACs and parameters are those of the network that is left, counted by
-PyTorch's own counter. Runs resume: `--minutes 9` does a row in pieces. `FOLDER` holds CIFAR-10 as
-`examples/cifar_data.py` says.
+one line for each finished run; the rows are declared in `benchmarks/cifar_rows.py`.
+
+* Accuracy is that of the last epoch on all test images, which are read once, after training: nothing is chosen by
+  looking at them. Over several seeds it is the mean, with every seed's figure beside it.
+* Rows of a table share images, batches, epochs, optimizer and schedule, unless the table says otherwise. `thin` is the
+  same network with all layers narrower by one factor, from random weights, with the MACs that the pruned row keeps.
+* MACs and parameters are those of the network that is left, counted by PyTorch's own counter.
+* Minutes are what training took on a machine that may have had other work to do.
+
+A run is saved every few minutes and goes on where it was when its command is given again. `--minutes 9` ends it in
+time, with status 3 while something is left to do, so that long rows fit into short slots:
+
+    until python benchmarks/cifar10.py --row NAME --data FOLDER --checkpoint FOLDER --minutes 9
+    do [ $? = 3 ] || break; done
+
+`FOLDER` of `--data` holds CIFAR-10 as `examples/cifar_data.py` says; `--cache FILE` spares decoding it again.
+`--pretrained` names a safetensors file with the weights to start from. How much faster the pruned files are is measured
+by `python benchmarks/latency.py --profile`; `benchmarks/results/latency_cpu.txt` is what it printed.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import cifar_data
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from ozgraph.runtime import HESSOCRIC
 
@@ -35,32 +37,6 @@ class Batches:
         return cifar_data.normalised(cifar_data.augmented(self.images[rows], generator)), self.labels[rows]
 
 
-class Trained:
-    """The network of a run, whichever object that is: a cut on the way may put another in its place."""
-
-    def __init__(self, module: nn.Module, pruner: Any = None) -> None:
-        self._module, self._pruner = module, pruner
-
-    @property
-    def now(self) -> nn.Module:
-        """The network as it is."""
-        module: nn.Module = self._module if self._pruner is None else self._pruner.module
-        return module
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """What it makes of a batch."""
-        found: Tensor = self.now(x)
-        return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """Of the network as it is."""
-        return self.now.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Into the network as it is; so load the pruner first."""
-        self.now.load_state_dict(state)
-
-
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of correct answers, in per cent."""
     training = module.training
@@ -74,18 +50,47 @@ def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
     return 100 * float(right) / len(images)
 
 
+@dataclass
+class Run:
+    """What is trained, and by what.
+
+    Attributes:
+        pruner: attached to the optimizer, or None.
+        average: of the weights, updated after every step, or None.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    pruner: Any = None
+    average: AveragedModel | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The network as it is now: a pruner may have made it another one."""
+        module: nn.Module = self.network if self.pruner is None else self.pruner.module
+        return module
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Everything with a state, by name."""
+        parts = {"module": self.module, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        more = {"pruner": self.pruner, "average": self.average}
+        return parts | {name: part for name, part in more.items() if part is not None}
+
+
 class Checkpoint:
     """A file that a run is saved to, whole or not at all, and goes on from."""
 
-    def __init__(self, path: Path | None, parts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """``parts`` have state_dict and load_state_dict; ``settings`` are what must be the same when going on."""
-        self.path, self.parts, self.settings = path, parts, dict(settings)
+    def __init__(self, path: Path | None, run: Run, settings: Mapping[str, Any]) -> None:
+        """``settings`` are what must be the same when going on."""
+        self.path, self.run, self.settings = path, run, dict(settings)
 
     def save(self, step: int, seconds: float) -> None:
         """Everything that step ``step`` needs, and the seconds spent before it."""
         if self.path is None:
             return
-        states = {name: part.state_dict() for name, part in self.parts.items()}
+        states = {name: part.state_dict() for name, part in self.run.parts.items()}
         partial = self.path.with_suffix(".partial")
         torch.save({"step": step, "seconds": seconds, "settings": self.settings, "states": states}, partial)
         partial.replace(self.path)
@@ -101,20 +106,18 @@ class Checkpoint:
         saved = torch.load(self.path, map_location=device, weights_only=True)
         if saved["settings"] != self.settings:
             raise SystemExit(f"{self.path} is of a run with other settings ({saved['settings']}); name another file")
-        for name, state in saved["states"].items():
-            self.parts[name].load_state_dict(state)
+        # The pruner comes first: after a cut it makes the fresh network small, and only then do the others fit.
+        for name in sorted(saved["states"], key=lambda name: name != "pruner"):
+            self.run.parts[name].load_state_dict(saved["states"][name])
         return int(saved["step"]), float(saved["seconds"])
 
 
 def train(
-    module: Callable[[Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    run: Run,
     batches: Batches,
     steps: int,
-    *,
-    pruner: Any = None,
     checkpoint: Checkpoint,
+    *,
     save_minutes: float = 5.0,
     minutes: float = float("inf"),
     watch: Callable[[float | None], None] = lambda loss: None,
@@ -122,7 +125,6 @@ def train(
     """Train up to ``steps``, from wherever the checkpoint is, and save the end.
 
     Args:
-        pruner: attached to the optimizer, or None.
         save_minutes: at most so much work is lost when the run is killed; the ends of epochs are saved too.
         minutes: save and stop once so much time has passed.
         watch: called after every step, now and then with the loss.
@@ -138,16 +140,17 @@ def train(
     for step in range(first, steps):
         x, labels = batches(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = F.cross_entropy(module(x), labels)
-        optimizer.zero_grad()
+            loss = F.cross_entropy(run.module(x), labels)
+        run.optimizer.zero_grad()
         loss.backward()
-        if isinstance(pruner, HESSOCRIC):
-            pruner.record(loss)
-        optimizer.step()
-        scheduler.step()
+        if isinstance(run.pruner, HESSOCRIC):
+            run.pruner.record(loss)
+        run.optimizer.step()
+        run.scheduler.step()
+        if run.average is not None:
+            run.average.update_parameters(run.module)
         watch(loss.item() if step % 50 == 0 else None)
-        now = time.monotonic()
-        done = step + 1
+        now, done = time.monotonic(), step + 1
         over = now - begun > 60 * minutes
         if over or done == steps or done % batches.per_epoch == 0 or now - saved > 60 * save_minutes:
             checkpoint.save(done, before + now - begun)
@@ -155,4 +158,4 @@ def train(
         if over and done < steps:
             print(f"stopped after step {done} of {steps}; start again to go on")
             return None
-    return before + time.monotonic() - begun if first < steps else before
+    return before + time.monotonic() - begun

@@ -18,7 +18,7 @@ import cifar_data
 import small_file
 import torch
 from cifar_nets import NETS
-from cifar_training import Batches, Checkpoint, accuracy, train
+from cifar_training import Batches, Checkpoint, Run, accuracy, train
 
 import ozgraph
 from ozgraph.runtime import HESSO, HESSOCRIC, ProgressLine, Target
@@ -75,21 +75,11 @@ def main() -> None:
     else:
         pruner = HESSOCRIC(optimizer, groups, target=target, steps=steps)
 
-    parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler, "pruner": pruner}
+    run = Run(module, optimizer, scheduler, pruner)
     settings = {name: vars(options)[name] for name in ("model", "method", "target", "epochs", "batch", "rate", "seed")}
-    checkpoint = Checkpoint(options.checkpoint, parts, settings)
+    checkpoint = Checkpoint(options.checkpoint, run, settings)
     with ProgressLine(pruner, steps) as line:
-        seconds = train(
-            module,
-            optimizer,
-            scheduler,
-            batches,
-            steps,
-            pruner=pruner,
-            checkpoint=checkpoint,
-            minutes=options.minutes,
-            watch=line.update,
-        )
+        seconds = train(run, batches, steps, checkpoint, minutes=options.minutes, watch=line.update)
     if seconds is None:
         return
     print(f"test accuracy {accuracy(module, test_images, test_labels):.2f} %")

@@ -6,8 +6,9 @@
 FOLDER holds CIFAR-10 as ``cifar_data.py`` says. Every epoch the pruner looks which channels it would keep; when these
 stop changing, the others decay to exactly zero, the network is cut, and the rest of the run trains the small one, with
 the optimizer's momentum and a moving average of the weights cut along. ``--finish cut`` is the published method, which
-zeroes them at once. With ``--checkpoint FILE`` the run is saved after every epoch and goes on from there, whether the
-cut has been or not. ``--smoke`` is a short run on made-up images, to see that everything works.
+zeroes them at once. With ``--checkpoint FILE`` the run is saved every few minutes and goes on from there, whether the
+cut has been or not; ``--minutes`` ends it early. ``--smoke`` is a short run on made-up images, to see that everything
+works.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import cifar_data
 import small_file
 import torch
 from cifar_nets import NETS
-from torch import Tensor, nn
-from torch.nn import functional as F
+from cifar_training import Batches, Checkpoint, Run, accuracy, train
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ozgraph
@@ -43,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--checkpoint", type=Path, help="file that the run is saved to and resumed from")
     parser.add_argument("--history", type=Path, help="file for what every look saw, as JSON")
-    parser.add_argument("--stop-after", type=int, help="end after this epoch, to go on later")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="save and stop after so long")
     parser.add_argument("--output", type=Path, help="default: MODEL.onnx")
     parser.add_argument("--smoke", action="store_true", help="two epochs of 16 steps on made-up images")
     options = parser.parse_args()
@@ -55,18 +54,6 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of correct answers, in per cent."""
-    module.eval()
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-        right = sum(
-            (module(cifar_data.normalised(images[start : start + 500])).argmax(1) == labels[start : start + 500]).sum()
-            for start in range(0, len(images), 500)
-        )
-    module.train()
-    return 100 * float(right) / len(images)
-
-
 def main() -> None:
     """Train (or go on), report, write."""
     options = arguments()
@@ -76,20 +63,19 @@ def main() -> None:
     if options.smoke:
         training, test = tuple(part[:256] for part in training), tuple(part[:100] for part in test)
     images, labels, test_images, test_labels = (part.to(device) for part in (*training, *test))
-    per_epoch = len(images) // options.batch
+    batches = Batches(images, labels, options.batch, options.seed)
+    per_epoch, steps = batches.per_epoch, batches.per_epoch * options.epochs
 
     module = NETS[options.model]().to(device, memory_format=torch.channels_last).train()
     average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
     example, sizes = cifar_data.normalised(images[:2]), ({0: torch.export.Dim("batch")},)
     optimizer = torch.optim.SGD(module.parameters(), lr=options.rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.rate, total_steps=per_epoch * options.epochs, pct_start=0.1
-    )
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, total_steps=steps, pct_start=0.1)
     pruner = OneCycle(
         optimizer,
         ozgraph.find_groups(module, example, dynamic_shapes=sizes),
         target=Target(macs=options.target),
-        steps=per_epoch * options.epochs,
+        steps=steps,
         every=per_epoch // 8 if options.smoke else per_epoch,
         start=0 if options.smoke else 5 * per_epoch,
         finish=options.finish,
@@ -97,44 +83,13 @@ def main() -> None:
         follow=[average],
     )
 
-    def parts() -> dict[str, Any]:
-        return {"module": pruner.module, "average": average, "optimizer": optimizer, "scheduler": scheduler}
-
-    first = 0
-    if options.checkpoint and options.checkpoint.exists():
-        saved = torch.load(options.checkpoint, map_location=device, weights_only=True)
-        first = saved["epoch"]
-        # The pruner comes first: after the cut it makes the fresh network small, and only then do the others fit.
-        pruner.load_state_dict(saved["pruner"])
-        for name, part in parts().items():
-            part.load_state_dict(saved[name])
-        print(f"{options.checkpoint}: going on from epoch {first}, {pruner.phase}")
-
-    with ProgressLine(pruner, per_epoch * options.epochs) as line:
-        for epoch in range(first, options.epochs):
-            # Seeded by the epoch, so that a run in pieces sees the same batches as one in a piece.
-            generator = torch.Generator(device).manual_seed(options.seed * 100_000 + epoch)
-            order = torch.randperm(len(images), generator=generator, device=device)
-            for number in range(per_epoch):
-                rows = order[number * options.batch : (number + 1) * options.batch]
-                x = cifar_data.normalised(cifar_data.augmented(images[rows], generator))
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    loss = F.cross_entropy(pruner.module(x), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                average.update_parameters(pruner.module)
-                line.update(loss.item() if number % 50 == 0 else None)
-            if options.checkpoint:
-                state = {"epoch": epoch + 1, "pruner": pruner.state_dict()}
-                state |= {name: part.state_dict() for name, part in parts().items()}
-                partial = options.checkpoint.with_suffix(".partial")
-                torch.save(state, partial)
-                partial.replace(options.checkpoint)
-            if epoch + 1 == options.stop_after:
-                print(f"stopped after epoch {epoch + 1} of {options.epochs}; start again to go on")
-                return
+    run = Run(module, optimizer, scheduler, pruner, average)
+    settings = {name: vars(options)[name] for name in ("model", "finish", "target", "epochs", "batch", "rate", "seed")}
+    checkpoint = Checkpoint(options.checkpoint, run, settings)
+    with ProgressLine(pruner, steps) as line:
+        seconds = train(run, batches, steps, checkpoint, minutes=options.minutes, watch=line.update)
+    if seconds is None:
+        return
     if options.history:
         options.history.write_text(json.dumps(pruner.history, indent=1), encoding="utf-8")
     for made in pruner.compaction.cuts if pruner.compaction else ():

@@ -53,6 +53,7 @@ def test_pruned_rows_stand_beside_a_dense_and_a_thin_one_on_the_same_budget() ->
         methods = {row.method: row for row in table.rows}
         assert {"dense", "thin", "hesso"} <= methods.keys()
         assert len({(row.net, row.batch, row.weight_decay, row.seeds) for row in table.rows}) == 1
+        assert len({tuple(row.removes.items()) for row in table.rows if row.method != "dense"}) == 1
         assert len({row.epochs for row in table.rows if row.method != "thin"}) == 1
 
 
@@ -88,15 +89,15 @@ def test_a_dry_run_does_not_go_into_the_committed_results(tmp_path: Path) -> Non
     assert done.returncode == 2 and "--results" in done.stderr
 
 
-class Run:
+class Small:
     """Twelve steps of a small network with HESSO."""
 
     STEPS = 12
 
-    def __init__(self, checkpoint: Path | None) -> None:
+    def __init__(self, checkpoint: Path | None, *, cut: bool = False) -> None:
         import cifar_data
         import torch
-        from cifar_training import Batches, Checkpoint
+        from cifar_training import Batches, Checkpoint, Run
 
         import ozgraph
         from ozgraph.runtime import HESSO, Target
@@ -104,52 +105,53 @@ class Run:
         torch.set_num_threads(1)
         torch.manual_seed(0)
         layers = [torch.nn.Conv2d(3, 6, 3, 4), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()]
-        self.module = torch.nn.Sequential(*layers, torch.nn.Linear(384, 10))
+        module = torch.nn.Sequential(*layers, torch.nn.Linear(384, 10))
         images, labels = cifar_data.made(40, seed=0)
-        groups = ozgraph.find_groups(self.module, cifar_data.normalised(images[:2]))
-        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.05, momentum=0.9)
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, 0.05, total_steps=self.STEPS)
-        self.pruner = HESSO(
-            self.optimizer, groups, target=Target(groups=0.5), steps=self.STEPS, start=2, end=8, periods=2
+        example, sizes = cifar_data.normalised(images[:2]), ({0: torch.export.Dim("batch")},)
+        groups = ozgraph.find_groups(module, example, dynamic_shapes=sizes)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=self.STEPS)
+        pruner = HESSO(
+            optimizer,
+            groups,
+            target=Target(groups=0.5),
+            steps=self.STEPS,
+            start=2,
+            end=8,
+            periods=2,
+            compactor=ozgraph.Compactor(module, example, dynamic_shapes=sizes) if cut else None,
         )
         self.batches = Batches(images, labels, 8, seed=3)
-        parts = {"module": self.module, "optimizer": self.optimizer, "scheduler": self.scheduler}
-        self.checkpoint = Checkpoint(checkpoint, parts | {"pruner": self.pruner}, {"seed": 3})
+        self.run = Run(module, optimizer, scheduler, pruner)
+        self.checkpoint = Checkpoint(checkpoint, self.run, {"seed": 3})
 
     def go(self, minutes: float) -> float | None:
         from cifar_training import train
 
-        return train(
-            self.module,
-            self.optimizer,
-            self.scheduler,
-            self.batches,
-            self.STEPS,
-            pruner=self.pruner,
-            checkpoint=self.checkpoint,
-            minutes=minutes,
-        )
+        return train(self.run, self.batches, self.STEPS, self.checkpoint, minutes=minutes)
 
 
-def test_a_run_in_pieces_of_one_step_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_run_in_pieces_of_one_step_ends_with_the_weights_of_an_uninterrupted_one(cut: bool, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    whole = Run(None)
-    assert whole.go(float("inf")) is not None and whole.pruner.finished
+    whole = Small(None, cut=cut)
+    assert whole.go(float("inf")) is not None and whole.run.pruner.finished
+    assert len(whole.run.module[0].weight) == (3 if cut else 6)
     pieces = 0
     while True:
-        part = Run(tmp_path / "run.pt")
+        part = Small(tmp_path / "run.pt", cut=cut)
         pieces += 1
         if part.go(0) is not None:
             break
-    assert pieces == Run.STEPS
-    for name, wanted in whole.module.state_dict().items():
-        assert torch.equal(part.module.state_dict()[name], wanted), name
+    assert pieces == Small.STEPS
+    for name, wanted in whole.run.module.state_dict().items():
+        assert torch.equal(part.run.module.state_dict()[name], wanted), name
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    Run(tmp_path / "run.pt").go(0)
-    other = Run(tmp_path / "run.pt")
+    Small(tmp_path / "run.pt").go(0)
+    other = Small(tmp_path / "run.pt")
     other.checkpoint.settings["seed"] = 4
     with pytest.raises(SystemExit, match="other settings"):
         other.go(0)
