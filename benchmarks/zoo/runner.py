@@ -41,13 +41,20 @@ class _Running:
     stage: str = "start"
 
 
-def run(tool: str, library: str, results: Path, limits: Limits, wanted: Callable[[lines.Key], bool]) -> None:
-    """Measure the wanted models of a library and append their lines."""
+def run(
+    tool: str,
+    library: str,
+    results: Path,
+    limits: Limits,
+    wanted: Callable[[lines.Key], bool],
+    first: int | None = None,
+) -> None:
+    """Measure the wanted models among the first so many of a library, and append their lines."""
     found = source(library)
     _warm(tool)
     found.prepare()
     context = multiprocessing.get_context("fork")
-    keys = [key for name in found.names() if wanted(key := (tool, library, name))]
+    keys = [key for name in list(found.names())[:first] if wanted(key := (tool, library, name))]
     running: dict[Connection, _Running] = {}
     done = 0
     while keys or running:

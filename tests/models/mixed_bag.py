@@ -368,13 +368,13 @@ class Shuffled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.one, self.two = _conv(3, 12), _conv(12, 12, 1, 1, 3), _conv(12, 12, 3, 1, 12)
-        self.three, self.left, self.right = _conv(12, 12, 1, 1, 3), _conv(12, 8, 3, 2), _conv(12, 12, 3, 2, 4)
+        self.stem, self.one, self.two = _conv(3, 12), _conv(12, 12, 1, 1, 2), _conv(12, 12, 3, 1, 12)
+        self.three, self.left, self.right = _conv(12, 12, 1, 1, 2), _conv(12, 8, 3, 2), _conv(12, 12, 3, 2, 4)
         self.head = nn.Linear(20, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        x = x + self.three(F.channel_shuffle(self.two(self.one(x)), 3))
+        x = x + self.three(F.channel_shuffle(self.two(self.one(x)), 2))
         x = torch.cat((self.left(x), self.right(x)), 1)
         return self.head(F.channel_shuffle(x, 2).mean((2, 3)))
 
@@ -385,13 +385,13 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 12, 3, 2, 1))
-        self.code, self.back = nn.Linear(12 * 4, 10), nn.Linear(5, 12 * 4)
+        self.latent, self.back = nn.Linear(12 * 4, 10), nn.Linear(5, 12 * 4)
         self.decoder = nn.Sequential(
             nn.ConvTranspose2d(12, 8, 4, 2, 1), nn.LeakyReLU(0.1), nn.ConvTranspose2d(8, 3, 4, 2, 1)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, spread = self.code(F.silu(self.encoder(x)).flatten(1)).chunk(2, 1)
+        mean, spread = self.latent(F.silu(self.encoder(x)).flatten(1)).chunk(2, 1)
         code = mean + 0.1 * (0.5 * spread.clamp(-3, 3)).exp()
         return self.decoder(self.back(code).unflatten(1, (12, 2, 2))), (mean.pow(2) + spread.exp()).sum(1)
 
@@ -456,7 +456,8 @@ class Attended(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.body = _conv(3, 12), _conv(12, 12)
+        self.stem = _conv(3, 12)
+        self.body = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU())
         self.channels = nn.Sequential(nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 12))
         self.places, self.head = nn.Conv2d(2, 1, 3, padding=1), nn.Linear(12, 4)
 
