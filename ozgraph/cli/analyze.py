@@ -9,6 +9,7 @@ import click
 from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.errors import UsageError
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
@@ -19,12 +20,20 @@ from ozgraph.passes.select import Select
 @options_of(Reading)
 @options_of(Select, only=("include", "exclude"))
 @options_of(Group, Freeze, Running)
+@click.option("--html", "page", metavar="FILE", help="Also write a page that shows the model: one file, no network.")
+@click.option("--pruned", metavar="SMALL", help="On that page, also what became of it in this pruned model.")
+@click.option("--dot", metavar="FILE", help="Also write the graph for Graphviz.")
+@click.option("--annotate", metavar="FILE", help="Also write the model with families in its metadata, as Netron shows.")
 @click.option("--all", "everything", is_flag=True, help="Show every family and every reason.")
 @click.option("--timings", is_flag=True, help="Show the seconds that each pass took.")
 @output_options
 def command(
     model: str,
     shapes: tuple[Shape, ...],
+    page: str | None,
+    pruned: str | None,
+    dot: str | None,
+    annotate: str | None,
     everything: bool,
     timings: bool,
     as_json: bool,
@@ -33,16 +42,31 @@ def command(
 ) -> None:
     """Show what can be removed from MODEL, what that saves, and why the rest stays.
 
-    Writes nothing.
+    Writes nothing unless asked to.
     """
     from ozgraph import api
     from ozgraph.results import as_json as document
 
+    if pruned is not None and page is None:
+        raise UsageError("--pruned is shown on a page: give --html FILE as well")
     with progress_line(quiet=quiet) as progress:
-        report = api.analyze(model, shapes=dict(shapes), progress=progress, **options).report
+        analysis = api.analyze(model, shapes=dict(shapes), progress=progress, **options)
+        report = analysis.report
+        for path, what, write in (
+            (page, "page", lambda path: analysis.to_html(path, pruned=pruned)),
+            (dot, "graph", analysis.to_dot),
+            (annotate, "annotated model", analysis.annotate),
+        ):
+            if path is not None:
+                if progress is not None:
+                    progress(f"writing the {what}", None, None)
+                write(path)
     if as_json:
         print_json(document(report))
         return
     from ozgraph.report import terminal
 
     terminal.show(terminal.analysis(report, everything=everything, timings=timings))
+    written = [path for path in (page, dot, annotate) if path is not None]
+    if written:
+        terminal.show(terminal.written(written))

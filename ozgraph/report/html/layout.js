@@ -38,8 +38,7 @@ oz.Layout = class {
   dimsWidth(axes) { return this.dims(axes).length * 6.4 + axes.length * 4 + 6; }
 
   weights(op) {
-    return op.inputs.map((value) => this.model.values[value]).filter((value) => value.kind === "weight"
-      && value.axes.some((axis) => this.model.axes[axis].reason !== -3));
+    return op.inputs.map((value) => this.model.values[value]).filter((value) => value.kind === "weight" && value.axes.length);
   }
 
   // The size of one child of a scope, closed or open.
@@ -64,7 +63,7 @@ oz.Layout = class {
       const here = this.model.within(op, number);
       for (const input of this.model.ops[op].inputs) {
         const value = this.model.values[input];
-        if (value.kind === "weight") continue;
+        if (value.kind === "weight" || value.kind === "constant") continue;
         const from = value.producer < 0 ? null : this.model.within(value.producer, number);
         if (from === null) add(into, input, here);
         else if (from !== here) add(edges, `${from} ${here}`, input);

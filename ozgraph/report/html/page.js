@@ -174,12 +174,17 @@ oz.theme = () => {
 
 oz.start = () => {
   const root = document.documentElement;
-  root.classList.add("js");
   const reading = oz.h("button", { id: "reading", "aria-pressed": "false", on: { click: () => {
     reading.setAttribute("aria-pressed", String(root.classList.toggle("reading")));
     reading.textContent = root.classList.contains("reading") ? "picture" : "tables";
   } } }, "tables");
   oz.byId("tools").append(reading, oz.theme());
-  oz.page = new oz.Page(new oz.Model(JSON.parse(oz.byId("data").textContent)));
+  try {
+    oz.page = new oz.Page(new oz.Model(JSON.parse(oz.byId("data").textContent)));
+  } catch (error) {
+    // Text first: where the picture fails, the tables are there.
+    root.classList.remove("js");
+    throw error;
+  }
 };
 oz.start();

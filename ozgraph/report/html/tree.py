@@ -110,12 +110,12 @@ def _loose(node: Node, reads: Sequence[Collection[int]]) -> list[int]:
 def _piece(around: Node, children: list[Node | int]) -> Node:
     first, last = children[0], children[-1]
     if isinstance(first, Node) and isinstance(last, Node):
-        label = f"{first.label.partition(' – ')[0]} – {last.label.rpartition(' – ')[2]}"
+        label = f"{first.label.partition(' to ')[0]} to {last.label.rpartition(' to ')[2]}"
     else:
         # Numbers as people count.
         low = first + 1 if isinstance(first, int) else min(first.operators()) + 1
         high = last + 1 if isinstance(last, int) else max(last.operators()) + 1
-        label = f"operators {low} – {high}"
+        label = f"operators {low} to {high}"
     return Node(label, f"{around.path} {label}".strip(), children)
 
 
