@@ -102,12 +102,12 @@ oz.Drawing = class {
   }
 
   // The dims of a tensor: numbers, those of families in their colours.
-  dims(axes, x, y, lit) {
+  dims(axes, x, y) {
     const model = this.model, left = this.page.left, step = 6.4;
     const texts = axes.map((axis) => String(Math.round(left ? left.axes[axis] : model.axes[axis].size)));
     const widths = axes.map((axis) => String(model.axes[axis].size).length * step + 4);
     const total = widths.reduce((sum, width) => sum + width, 0) + Math.max(0, axes.length - 1) * step;
-    const group = oz.s("g", { class: `dims${lit ? " lit" : ""}` });
+    const group = oz.s("g", { class: "dims" });
     group.append(oz.s("rect", { class: "back", x: x - total / 2 - 2, y: y - 8, width: total + 4, height: 16, rx: 4 }));
     let at = x - total / 2;
     axes.forEach((axis, place) => {
@@ -132,8 +132,8 @@ oz.Drawing = class {
   label(item) {
     const value = this.model.values[item.values[0]], { x, y } = item.label, more = item.values.length - 1;
     const choice = this.page.choice;
-    const lit = !choice || item.values.some((one) => this.model.values[one].axes.some((axis) => this.model.carries(axis, choice)));
-    const { group, total } = this.dims(value.axes, x - (more ? 11 : 0), y, lit && choice);
+    const lit = choice && item.values.some((one) => this.model.values[one].axes.some((axis) => this.model.carries(axis, choice)));
+    const { group, total } = this.dims(value.axes, x - (more ? 11 : 0), y);
     if (!value.axes.length) group.append(oz.s("text", { x, y: y + 3.5 }, "scalar"));
     if (more) group.append(oz.s("text", { x: x + total / 2 + 2, y: y + 3.5 }, oz.s("title", {}, `${more + 1} tensors`), `+${more}`));
     group.setAttribute("class", `dims edge${lit ? " lit" : ""}`);
@@ -174,7 +174,7 @@ oz.Drawing = class {
       const y = 35 + 17 * line, last = oz.clean(value.name.slice(-200)).split(/[./]/).pop() || value.name;
       group.append(oz.s("text", { class: "small", x: 12, y }, oz.short(last, 8), oz.s("title", {}, oz.long(value.name))));
       const width = this.layout.dimsWidth(value.axes);
-      group.append(this.dims(value.axes, item.width - 8 - width / 2, y - 4, true).group);
+      group.append(this.dims(value.axes, item.width - 8 - width / 2, y - 4).group);
     });
   }
 
