@@ -68,6 +68,7 @@ oz.Drawing = class {
       ...boxes.filter((item) => item.open).map((item) => this.box(item, fine)),
       ...edges.map((item) => this.edge(item)),
       ...boxes.filter((item) => !item.open).map((item) => this.box(item, fine)),
+      ...boxes.filter((item) => item.open).map((item) => this.head(item)),
       ...(fine ? edges.filter((item) => item.label).map((item) => this.label(item)) : []));
     this.stage.setAttribute("transform", this.transform);
     if (focused) this.stage.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
@@ -187,14 +188,21 @@ oz.Drawing = class {
       group.append(oz.s("text", { class: "title", x: 12, y: 26 }, oz.short(scope.label, 34)));
       return;
     }
-    group.append(oz.s("text", { class: "sign", x: 11, y: 19.5 }, item.open ? "−" : "+"),
-      oz.s("text", { class: "title", x: 25, y: 19 }, oz.short(scope.label, item.open ? 40 : 34)));
     if (item.open) return;
+    group.append(oz.s("text", { class: "sign", x: 11, y: 19.5 }, "+"),
+      oz.s("text", { class: "title", x: 25, y: 19 }, oz.short(scope.label, 34)));
     group.append(oz.s("text", { class: "small", x: 25, y: 34 },
       `${scope.ops.length} ops · ${oz.human(left.parameters[scope.number])} params`));
     group.append(oz.s("rect", { x: 0, y: item.height - 3, width: item.width, height: 3, fill: "var(--faint)", rx: 1.5 }),
       oz.s("rect", { x: 0, y: item.height - 3, width: Math.max(0, item.width * share), height: 3, fill: "var(--accent)", rx: 1.5 },
         oz.s("title", {}, `${oz.percent(share)} of the MACs`)));
+  }
+
+  // What an open scope is called, over the lines that go into it.
+  head(item) {
+    const scope = this.model.scopes[+item.key.slice(1)];
+    return oz.s("g", { class: "head", transform: `translate(${item.x} ${item.y})`, "aria-hidden": "true" },
+      oz.s("text", { class: "sign", x: 11, y: 19.5 }, "−"), oz.s("text", { class: "title", x: 25, y: 19 }, oz.short(scope.label, 40)));
   }
 
   // -- moving the view --------------------------------------------------------------------------------------------

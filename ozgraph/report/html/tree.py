@@ -75,8 +75,8 @@ def _settle(node: Node, labels: list[str], reads: Sequence[Collection[int]]) -> 
     children: list[Node | int] = []
     for child in node.children:
         if isinstance(child, Node) and (loose := _loose(child, reads)):
-            for only in loose:
-                labels[only] = f"{child.label}.{labels[only]}" if labels[only] else child.label
+            for op in loose:
+                labels[op] = f"{child.label}.{labels[op]}" if labels[op] else child.label
             children.extend(loose)
             continue
         while isinstance(child, Node) and len(child.children) == 1:
