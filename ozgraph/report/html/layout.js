@@ -46,7 +46,8 @@ oz.Layout = class {
     if (key[0] === "s") {
       const scope = this.model.scopes[+key.slice(1)];
       if (this.open.has(scope.number)) return this.scope(scope.number);
-      return { width: Math.max(150, this.width(oz.short(scope.label, 34), "650 12px system-ui") + 52), height: 44 };
+      const below = this.width(`${scope.ops.length} ops · 9.99 M params`, "10.5px system-ui");
+      return { width: Math.max(150, below + 38, this.width(oz.short(scope.label, 34), "650 12px system-ui") + 52), height: 44 };
     }
     const op = this.model.ops[+key.slice(1)], shown = this.weights(op).slice(0, 2);
     const title = this.width(op.type, "600 12px system-ui") + (op.label ? this.width(oz.short(op.label, 22)) + 10 : 0);

@@ -49,8 +49,8 @@ oz.Treemap = class {
         const name = op === undefined ? this.model.scopes[scope].label || "model" : this.model.ops[op].label || this.model.ops[op].type;
         const kept = op === undefined ? left[scope] / Math.max(1, full[scope]) : ops ? ops[op] / Math.max(1, node.value) : 1;
         const act = () => {
-          if (op !== undefined) this.page.goto({ op });
-          else { this.page.goto({ scope }); if (this.model.scopes[scope].children.length > 1 && scope !== this.root) this.go(scope); }
+          if (op !== undefined) this.page.goto({ op }, true);
+          else { this.page.goto({ scope }, true); if (this.model.scopes[scope].children.length > 1 && scope !== this.root) this.go(scope); }
         };
         const title = `${oz.long(op === undefined ? this.model.scopes[scope].path : this.model.ops[op].name)}: ${oz.human(node.value)} ${what}`;
         const part = oz.s("g", { tabindex: 0, role: "button", "aria-label": title, on: this.page.panel.goes(act) },
