@@ -559,7 +559,7 @@ def _refuse_page(path: str | os.PathLike[str] | None, graph: Graph) -> None:
     if path is not None:
         from ozgraph.backends.files import refuse
 
-        refuse(path, graph.origin.files, what="file")
+        refuse(path, getattr(graph.origin, "files", ()), what="file")
 
 
 def _result(state: State, output: str | os.PathLike[str] | None) -> PruneResult:

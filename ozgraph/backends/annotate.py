@@ -56,9 +56,9 @@ def annotate(
                 if source.const_value is not None:
                     source.const_value.metadata_props[f"{PREFIX}axis{axis}"] = said
     for op, node in copy.nodes.items():
-        found = _families(op, places)
-        if found:
-            node.metadata_props[f"{PREFIX}families"] = ", ".join(found)
+        families = _families(op, places)
+        if families:
+            node.metadata_props[f"{PREFIX}families"] = ", ".join(families)
         for output in op.outputs:
             if output is not None and output in dims:
                 node.metadata_props[f"{PREFIX}dims.{output.name}"] = dims[output]

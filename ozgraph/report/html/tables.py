@@ -114,7 +114,9 @@ def _widths(report: AnalysisReport, pruned: Pruned) -> Markup:
         ],
         numbers=[1, 2, 3],
     )
-    rows = ([row.id, _name(row.dim), row.size, row.kept] for row in pruned.widths if row.kept < row.size)
+    rows: list[list[Content]] = [
+        [row.id, _name(row.dim), row.size, row.kept] for row in pruned.widths if row.kept < row.size
+    ]
     return join([totals, table(["family", "dim", "slots", "kept"], rows, numbers=[2, 3])])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-WIDEST = 40
+WIDEST = 64
 """Children of one scope; longer runs are parted into pieces, in the order of the model."""
 
 
