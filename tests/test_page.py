@@ -307,6 +307,9 @@ def test_an_annotated_model_computes_the_same_and_says_what_its_families_are(
     assert any(":f0" in value for key, value in said.items() if key.startswith("ozgraph.dims."))
     weights = {entry.key for tensor in model.graph.initializer for entry in tensor.metadata_props}
     assert "ozgraph.axis0" in weights
+    origin = analysed.state.graph.origin.model
+    read = [origin, *origin.graph, *(value.const_value for value in origin.graph.initializers.values())]
+    assert not any(key.startswith("ozgraph.") for thing in read for key in thing.metadata_props)
     feed = {"x": np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)}
     first, second = (
         onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feed)[0]

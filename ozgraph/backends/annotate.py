@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ozgraph.backends.files import Progress, write
-from ozgraph.backends.model_copy import copy_of
+from ozgraph.backends.model_copy import Slice, copy_of, lazily
 from ozgraph.errors import UsageError
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.results import AnalysisReport
@@ -49,12 +49,12 @@ def annotate(
         copy.model.metadata_props[f"{PREFIX}{row.id}"] = f"{row.dim}: {row.size} slots, {row.exactness}, {saves}{note}"
     for value, axes in places.items():
         source = copy.values.get(value)
-        if source is not None:
+        if source is not None and source.const_value is not None and value.shape is not None:
+            # A tensor of its own: the one that is there belongs to the model that was read.
+            source.const_value = lazily(source.const_value, value.shape, Slice([]))
             for axis, found in axes.items():
                 said = ", ".join(f"{family} ({role})" for family, role in found)
-                source.metadata_props[f"{PREFIX}axis{axis}"] = said
-                if source.const_value is not None:
-                    source.const_value.metadata_props[f"{PREFIX}axis{axis}"] = said
+                source.const_value.metadata_props[f"{PREFIX}axis{axis}"] = said
     for op, node in copy.nodes.items():
         families = _families(op, places)
         if families:

@@ -15,6 +15,10 @@ from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
 
 
+def _quiet(message: str, done: int | None = None, total: int | None = None) -> None:
+    """No one looks."""
+
+
 @click.command("analyze")
 @click.argument("model")
 @options_of(Reading)
@@ -52,15 +56,16 @@ def command(
     with progress_line(quiet=quiet) as progress:
         analysis = api.analyze(model, shapes=dict(shapes), progress=progress, **options)
         report = analysis.report
-        for path, what, write in (
-            (page, "page", lambda path: analysis.to_html(path, pruned=pruned)),
-            (dot, "graph", analysis.to_dot),
-            (annotate, "annotated model", analysis.annotate),
-        ):
-            if path is not None:
-                if progress is not None:
-                    progress(f"writing the {what}", None, None)
-                write(path)
+        say = progress if progress is not None else _quiet
+        if page is not None:
+            say("writing the page", None, None)
+            analysis.to_html(page, pruned=pruned)
+        if dot is not None:
+            say("writing the graph", None, None)
+            analysis.to_dot(dot)
+        if annotate is not None:
+            say("writing the annotated model", None, None)
+            analysis.annotate(annotate)
     if as_json:
         print_json(document(report))
         return
