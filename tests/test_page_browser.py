@@ -127,6 +127,8 @@ def test_the_slider_moves_the_numbers_and_meets_its_target(opened: tuple[Opened,
 def test_search_finds_by_name_and_goes_there(opened: tuple[Opened, Report]) -> None:
     page, report = opened[0].page, opened[1]
     name = report["families"][-1]["dim"]
+    page.locator("#reading").click()
+    assert page.locator("svg.graph").is_hidden()
     page.keyboard.press("/")
     page.keyboard.type(name)
     page.locator("#hits li").first.wait_for()
@@ -134,6 +136,7 @@ def test_search_finds_by_name_and_goes_there(opened: tuple[Opened, Report]) -> N
     page.keyboard.press("Enter")
     assert page.locator("svg.graph .lit, svg.graph .found").count() >= 1
     assert page.locator("#hits").is_hidden()
+    assert page.locator("svg.graph").is_visible(), "what is found is shown in the picture"
 
 
 def test_scopes_open_and_close_with_the_keyboard(browser: Any, pages: dict[str, tuple[Path, Analysis]]) -> None:

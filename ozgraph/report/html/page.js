@@ -174,12 +174,18 @@ oz.theme = () => {
   return button;
 };
 
+// The tables in the place of the picture, or back.
+oz.read = (on) => {
+  const button = oz.byId("reading");
+  document.documentElement.classList.toggle("reading", on);
+  button.setAttribute("aria-pressed", String(on));
+  button.textContent = on ? "picture" : "tables";
+};
+
 oz.start = () => {
   const root = document.documentElement;
-  const reading = oz.h("button", { id: "reading", "aria-pressed": "false", on: { click: () => {
-    reading.setAttribute("aria-pressed", String(root.classList.toggle("reading")));
-    reading.textContent = root.classList.contains("reading") ? "picture" : "tables";
-  } } }, "tables");
+  const reading = oz.h("button", { id: "reading", "aria-pressed": "false",
+    on: { click: () => oz.read(!root.classList.contains("reading")) } }, "tables");
   oz.byId("tools").append(reading, oz.theme());
   try {
     oz.page = new oz.Page(new oz.Model(JSON.parse(oz.byId("data").textContent)));

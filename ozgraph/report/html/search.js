@@ -61,6 +61,7 @@ oz.Search = class {
   take(entry) {
     this.close();
     this.input.blur();
+    oz.read(false);
     if (entry.family !== undefined) this.page.choose({ kind: "family", number: entry.family }, true);
     else if (entry.go) this.page.goto(entry.go);
     else {
