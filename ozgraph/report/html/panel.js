@@ -79,7 +79,7 @@ oz.Panel = class {
       return this.entry(reason < 0 ? { kind: "frozen", number } : { kind: "reason", number: reason },
         oz.h("span", { class: "pill frozen" }, oz.human(row.slots)),
         oz.h("span", { style: { "grid-column": "2 / 4" } }, row.reason),
-        oz.h("span", { class: "more" }, row.operator || "the model itself",
+        oz.h("span", { class: "more" }, oz.h("span", {}, oz.short(row.operator || "the model itself", 60)),
           oz.h("span", { style: { "margin-left": "auto" } }, `${oz.human(row.parameters)} parameters`),
           oz.h("span", { class: "meter" }, oz.h("i", { style: { width: `${(100 * row.parameters) / total}%` } }))));
     });
