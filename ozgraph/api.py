@@ -97,6 +97,64 @@ class Analysis:
         """Families and weights as a networkx graph; see :func:`ozgraph.passes.group.group_graph`."""
         return group_graph(self.state)
 
+    def to_html(self, path: str | os.PathLike[str] | None = None, *, pruned: Source | Graph | None = None) -> str:
+        """The page of ``ozgraph analyze --html``: one file with everything in it.
+
+        Args:
+            path: where to write it; None only returns it.
+            pruned: a smaller form of the model, to show beside it.
+
+        Raises:
+            UsageError: ``pruned`` is no smaller form of the model, or the file cannot be written.
+        """
+        from ozgraph.passes.before_after import widths_in
+        from ozgraph.passes.picture import picture_of
+        from ozgraph.report.html.page import Pruned, page, write
+
+        _refuse_page(path, self.state.graph)
+        beside = None
+        if pruned is not None:
+            smaller = analyze(pruned)
+            widths = widths_in(self.state, smaller.state.graph)
+            beside = Pruned(smaller.report.model, smaller.report.parameters, smaller.report.macs, widths)
+        content = page(self.report, picture_of(self.state), beside)
+        if path is not None:
+            write(path, content)
+        return content
+
+    def to_dot(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The operator graph in the language of Graphviz, dims and families at its edges.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        from ozgraph.passes.labels import families_of, spelled_dims
+        from ozgraph.report.dot import dot
+        from ozgraph.report.html.page import write
+
+        _refuse_page(path, self.state.graph)
+        content = dot(self.state.graph, spelled_dims(self.state), families_of(self.state))
+        if path is not None:
+            write(path, content)
+        return content
+
+    def annotate(self, path: str | os.PathLike[str]) -> str:
+        """Write the ONNX model with families and dims in its metadata, where viewers such as Netron show them.
+
+        Returns:
+            The real path of the file written.
+
+        Raises:
+            UsageError: the model did not come from ONNX, or the file cannot be written.
+        """
+        from ozgraph.backends.annotate import annotate
+        from ozgraph.passes.labels import places_of, spelled_dims
+
+        return annotate(self.state.graph, self.report, path, places_of(self.state), spelled_dims(self.state))
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
 
 @dataclass(frozen=True)
 class PruneResult:
@@ -122,6 +180,9 @@ class PruneResult:
             raise UsageError("only what was captured from PyTorch goes back to PyTorch; this is an ONNX model")
         module: fx.GraphModule = self.model
         return module
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
 
 def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool = False) -> Graph:
@@ -491,6 +552,14 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
     elif isinstance(model, (str, os.PathLike)):
         forbid = (model,)
     refuse(output, forbid)
+
+
+def _refuse_page(path: str | os.PathLike[str] | None, graph: Graph) -> None:
+    """Say that a file beside the model cannot be written, or is one of those that the model was read from."""
+    if path is not None:
+        from ozgraph.backends.files import refuse
+
+        refuse(path, getattr(graph.origin, "files", ()), what="file")
 
 
 def _result(state: State, output: str | os.PathLike[str] | None) -> PruneResult:

@@ -194,3 +194,22 @@ class Graph:
                 if value.producer is not None:
                     network.add_edge(value.producer, op, value=value, operand=-1)
         return network
+
+    def _repr_html_(self) -> str:
+        from collections import Counter
+
+        from ozgraph.markup import element, join, table
+
+        counts = Counter(op.operator for op in self.ops).most_common(12)
+        signature = [
+            (kind, value.name, " × ".join(map(str, value.shape or ())), "" if value.dtype is None else value.dtype.name)
+            for kind, values in (("input", self.inputs), ("output", self.outputs))
+            for value in values[:24]
+        ]
+        return join(
+            [
+                element("p", element("b", self.name), f" · {len(self.ops):,} operators, {self.dialect}"),
+                table(["", "name", "shape", "type"], signature),
+                table(["operator", "number"], counts, numbers=[1]),
+            ]
+        )

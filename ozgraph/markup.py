@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Sequence
 
-LONGEST = 400
-"""Characters of a name that are shown; longer ones lose their middle."""
-
-# What would move the cursor, turn the text around or not show at all.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+from ozgraph.names import visible
 
 
 class Markup(str):
@@ -20,18 +15,6 @@ class Markup(str):
 
 
 Content = str | int | Markup
-
-
-def visible(name: str, longest: int = LONGEST) -> str:
-    """A name as it may be shown: what cannot be seen as a replacement character, the middle of a long one as dots.
-
-    >>> visible("a" * 9, 5), visible("w\\x1b[31m")
-    ('aa…aa', 'w�[31m')
-    """
-    if len(name) > longest:
-        head = longest // 2
-        name = f"{name[:head]}…{name[len(name) - (longest - 1 - head) :]}"
-    return _UNSEEN.sub("\ufffd", name)
 
 
 def text(content: Content) -> Markup:
@@ -48,7 +31,8 @@ def element(name: str, *children: Content, **attributes: str) -> Markup:
     '<td class="name">a &lt; b</td>'
     """
     spelled = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(visible(value))}"' for key, value in attributes.items()
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(visible(value, None))}"'
+        for key, value in attributes.items()
     )
     return Markup(f"<{name}{spelled}>{''.join(map(text, children))}</{name}>")
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ozgraph.markup import Markup, element, join, table
+
+_SHOWN = 24
+"""Rows of a table in a notebook."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
@@ -78,6 +83,24 @@ class AnalysisReport:
     unknown_operators: dict[str, int]
     timings: dict[str, float]
 
+    def _repr_html_(self) -> str:
+        def saves(row: FamilyRow) -> int:
+            return row.parameters_per_slot * row.free
+
+        families = [
+            (row.id, row.dim, row.size, row.exactness, f"{row.parameters_per_slot:,}", f"{row.macs_per_slot:,}")
+            for row in sorted(self.families, key=saves, reverse=True)
+        ]
+        frozen = [(row.reason, row.operator, f"{row.slots:,}", f"{row.parameters:,}") for row in self.frozen]
+        line = f" · {self.parameters:,} parameters, {self.prunable_parameters:,} of them can go · {self.macs:,} MACs"
+        return join(
+            [
+                element("p", element("b", self.model), line),
+                _cut(["family", "dim", "slots", "how", "a slot saves", "MACs"], families, [2, 4, 5]),
+                _cut(["what stays, and why", "operator", "slots", "parameters held"], frozen, [2, 3]),
+            ]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class WidthRow:
@@ -136,6 +159,21 @@ class PruneReport:
     notes: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        totals = [
+            ("parameters", f"{self.parameters_before:,}", f"{self.parameters_after:,}"),
+            ("MACs", f"{self.macs_before:,}", f"{self.macs_after:,}"),
+        ]
+        widths = [(row.id, row.dim, row.size, row.kept) for row in self.widths if row.kept < row.size]
+        error = f"verified equal: largest relative error {self.max_relative_error:.1e}, limit {self.limit:.1e}"
+        return join(
+            [
+                element("p", element("b", self.model), f" · {self.removed_slots:,} slots removed · {error}"),
+                table(["", "before", "after"], totals, numbers=[1, 2]),
+                _cut(["family", "dim", "slots", "kept"], widths, [2, 3]),
+            ]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
@@ -162,6 +200,11 @@ class VerifyReport:
         """Whether the models agree within the limit."""
         return self.failure is None
 
+    def _repr_html_(self) -> str:
+        verdict = "equal" if self.equal else f"not equal: {self.failure}"
+        line = f": largest relative error {self.max_relative_error:.1e}, limit {self.limit:.1e}"
+        return element("p", element("b", verdict), line)
+
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
@@ -181,6 +224,20 @@ class BenchReport:
     ratio_high: float
     rounds: int
     threads: int
+
+    def _repr_html_(self) -> str:
+        rows = [(self.first, f"{self.first_ms:.3f} ms"), (self.second, f"{self.second_ms:.3f} ms")]
+        ratio = f"ratio {self.ratio:.2f}, 5th to 95th percentile {self.ratio_low:.2f} to {self.ratio_high:.2f}"
+        return join([table(["model", "latency"], rows, numbers=[1]), element("p", ratio)])
+
+
+def _cut(headers: list[str], rows: list[Any], numbers: list[int]) -> Markup:
+    """A table of the first rows, and how many more there are."""
+    if not rows:
+        return Markup()
+    rest = len(rows) - _SHOWN
+    more = element("p", f"and {rest:,} more") if rest > 0 else Markup()
+    return join([table(headers, rows[:_SHOWN], numbers=numbers), more])
 
 
 def as_json(report: Any) -> dict[str, Any]:

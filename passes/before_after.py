@@ -1,4 +1,4 @@
-"""What became of the families in a model that was pruned elsewhere: read from the shapes of weights of the same name."""
+"""What became of the families in a pruned model: read from the shapes of its weights of the same name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def widths_in(state: State, smaller: Graph) -> tuple[WidthRow, ...]:
             kept = found.most_common(1)[0][0]
             if kept > family.atom.size:
                 raise UsageError(
-                    f"{smaller.name}: {family.dim} has {kept} slots there and {family.atom.size} in {state.graph.name}; "
+                    f"{smaller.name}: {family.dim} has {kept} slots there, {family.atom.size} in {state.graph.name}; "
                     "give the model that was made smaller from this one"
                 )
             rows.append(WidthRow(family.id, family.dim, family.atom.size, kept))

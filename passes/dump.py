@@ -8,6 +8,7 @@ from typing import Any
 
 from ozgraph.errors import UsageError
 from ozgraph.graph import Value
+from ozgraph.names import unseen_removed
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
 
@@ -52,7 +53,7 @@ def dump_after(names: Iterable[str]) -> Callable[[Pass, State], None]:
 
     def observe(step: Pass, state: State) -> None:
         if step.name in wanted:
-            sys.stderr.write(f"after {step.name}:\n{text(state)}\n")
+            sys.stderr.write(f"after {step.name}:\n{unseen_removed(text(state))}\n")
 
     return observe
 

@@ -258,7 +258,10 @@ def _order(state: State, name: str, counts: tuple[Count, ...], step: int) -> Ord
         {number: tuple(taken) for number, taken in weighted.items()},
         low,
         top,
-        {numbers[family]: tuple(_bins(going, (scores[family] - low) / (top - low), step)) for family, going in order.items()},
+        {
+            numbers[family]: tuple(_bins(going, (scores[family] - low) / (top - low), step))
+            for family, going in order.items()
+        },
     )
 
 

@@ -99,7 +99,8 @@ class Select(Pass):
         blocks: list[tuple[float, int, Family, Mask]] = []
         families = [family for family in state.families if family.active and family.held is None]
         scored = {family: self._scores(state, family, score) for family in families}
-        protected = _protected(state, scored)
+        protected = np.zeros(state.dims.total, dtype=bool)
+        protected[list(_protected(state, scored))] = True
         for family in families:
             blocks.extend(self._blocks(state, family, scored[family], protected, len(blocks)))
         if self.uniform:
@@ -139,11 +140,11 @@ class Select(Pass):
         return scores / mean if mean > 0 else scores
 
     def _blocks(
-        self, state: State, family: Family, scores: Scores, protected: set[int], start: int
+        self, state: State, family: Family, scores: Scores, protected: Mask, start: int
     ) -> list[tuple[float, int, Family, Mask]]:
         atom = family.atom
         may_go = state.dims.free_slots(atom)
-        may_go &= ~np.isin(np.arange(atom.base, atom.base + atom.size), list(protected))
+        may_go &= ~protected[atom.base : atom.base + atom.size]
         candidates = np.flatnonzero(may_go)
         order = candidates[np.argsort(scores[candidates], kind="stable")]
         order = order[: max(atom.size - self.min_kept, 0)]

@@ -229,6 +229,10 @@ class HESSOCRIC(Pruner):
         assert self._snapshot is not None
         self._snapshot.restore()
 
+    def metrics(self) -> dict[str, float]:
+        """What to watch; ``cycle`` is 0 where there is none."""
+        return {**super().metrics(), "cycle": float(self._cycle if self._stage == CYCLING else 0)}
+
     @property
     def phase(self) -> str:
         """``warming up``, ``probing``, ``cycle 2``, ``leaving`` or ``holding``."""

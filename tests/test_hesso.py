@@ -106,6 +106,7 @@ def test_redundant_groups_end_at_exactly_zero(method: str, name: str, found: dic
     exactly_zero(pruner)
     metrics = pruner.metrics()
     assert metrics["macs_share"] <= 0.5 and metrics["redundant_norm"] == 0.0 and metrics["important_norm"] > 0
+    assert ("cycle" in metrics) == (method == "cric"), "a curve of the run shades its cycles"
 
 
 @pytest.mark.parametrize("kind", ["groups", "parameters", "macs"])

@@ -79,6 +79,17 @@ def test_the_wheel_carries_the_demo_the_type_marker_and_the_licence(wheel: zipfi
 
 
 @needs_checkout
+def test_the_wheel_carries_the_page_and_its_libraries_with_their_licences(wheel: zipfile.ZipFile) -> None:
+    names = wheel.namelist()
+    for folder in ("html", "vendor"):
+        for path in (ROOT / "ozgraph" / "report" / folder).iterdir():
+            if path.is_file():
+                assert f"ozgraph/report/{folder}/{path.name}" in names
+    for library in ("d3", "dagre"):
+        assert {f"ozgraph/report/vendor/{library}.{kind}" for kind in ("min.js", "LICENSE")} <= set(names)
+
+
+@needs_checkout
 def test_nothing_generic_lands_in_site_packages(wheel: zipfile.ZipFile) -> None:
     top = {name.split("/")[0] for name in wheel.namelist()}
     assert {name for name in top if not name.endswith(".dist-info")} == {"ozgraph"}

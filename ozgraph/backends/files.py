@@ -37,8 +37,10 @@ def check(path: str | os.PathLike[str]) -> None:
         ) from None
 
 
-def refuse(path: str | os.PathLike[str], forbid: Iterable[str | os.PathLike[str]] = ()) -> str:
-    """The real path that writing to ``path`` would create.
+def refuse(
+    path: str | os.PathLike[str], forbid: Iterable[str | os.PathLike[str]] = (), what: str = ".onnx file"
+) -> str:
+    """The real path that writing to ``path`` would create; ``what`` is to be written.
 
     Raises:
         UsageError: a folder, a file that ``forbid`` names (an input of this run), or a place that cannot be written.
@@ -46,7 +48,7 @@ def refuse(path: str | os.PathLike[str], forbid: Iterable[str | os.PathLike[str]
     given = os.fspath(path)
     target = os.path.realpath(given)
     if os.path.isdir(target) or given.endswith(("/", os.sep)) or not os.path.basename(given):
-        raise UsageError(f"{given}: is a folder; give the path of the .onnx file to write")
+        raise UsageError(f"{given}: is a folder; give the path of the {what} to write")
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise UsageError(f"{given}: its folder {folder} does not exist; create it first")

@@ -16,6 +16,7 @@ import click
 
 from ozgraph import __version__
 from ozgraph.errors import OzgraphError, VerificationError
+from ozgraph.names import visible
 
 DONE, UNVERIFIED, UNUSABLE, DEFECT, INTERRUPTED = 0, 1, 2, 70, 130
 
@@ -177,6 +178,7 @@ def _greedy(error: click.MissingParameter) -> str:
 
 def _fail(message: str, status: int) -> int:
     """Say on standard error, in one line, what went wrong."""
-    line = " ".join(message.split())
+    # Messages name things of files that anyone may have written.
+    line = visible(" ".join(message.split()), 4000)
     print(f"ozgraph: {line}", file=sys.stderr)
     return status

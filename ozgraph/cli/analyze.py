@@ -9,9 +9,14 @@ import click
 from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
+from ozgraph.errors import UsageError
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
+
+
+def _quiet(message: str, done: int | None = None, total: int | None = None) -> None:
+    """No one looks."""
 
 
 @click.command("analyze")
@@ -19,12 +24,20 @@ from ozgraph.passes.select import Select
 @options_of(Reading)
 @options_of(Select, only=("include", "exclude"))
 @options_of(Group, Freeze, Running)
+@click.option("--html", "page", metavar="FILE", help="Also write a page that shows the model: one file, no network.")
+@click.option("--pruned", metavar="SMALL", help="On that page, also what became of it in this pruned model.")
+@click.option("--dot", metavar="FILE", help="Also write the graph for Graphviz.")
+@click.option("--annotate", metavar="FILE", help="Also write the model with families in its metadata, as Netron shows.")
 @click.option("--all", "everything", is_flag=True, help="Show every family and every reason.")
 @click.option("--timings", is_flag=True, help="Show the seconds that each pass took.")
 @output_options
 def command(
     model: str,
     shapes: tuple[Shape, ...],
+    page: str | None,
+    pruned: str | None,
+    dot: str | None,
+    annotate: str | None,
     everything: bool,
     timings: bool,
     as_json: bool,
@@ -33,16 +46,32 @@ def command(
 ) -> None:
     """Show what can be removed from MODEL, what that saves, and why the rest stays.
 
-    Writes nothing.
+    Writes nothing unless asked to.
     """
     from ozgraph import api
     from ozgraph.results import as_json as document
 
+    if pruned is not None and page is None:
+        raise UsageError("--pruned is shown on a page: give --html FILE as well")
     with progress_line(quiet=quiet) as progress:
-        report = api.analyze(model, shapes=dict(shapes), progress=progress, **options).report
+        analysis = api.analyze(model, shapes=dict(shapes), progress=progress, **options)
+        report = analysis.report
+        say = progress if progress is not None else _quiet
+        if page is not None:
+            say("writing the page", None, None)
+            analysis.to_html(page, pruned=pruned)
+        if dot is not None:
+            say("writing the graph", None, None)
+            analysis.to_dot(dot)
+        if annotate is not None:
+            say("writing the annotated model", None, None)
+            analysis.annotate(annotate)
     if as_json:
         print_json(document(report))
         return
     from ozgraph.report import terminal
 
     terminal.show(terminal.analysis(report, everything=everything, timings=timings))
+    written = [path for path in (page, dot, annotate) if path is not None]
+    if written:
+        terminal.show(terminal.written(written))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,4 +114,7 @@ def print_json(document: Any) -> None:
             return [strict(entry) for entry in item]
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
-    sys.stdout.write(json.dumps(strict(document), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(strict(document), indent=2, ensure_ascii=False)
+    # JSON lets these stand as they are, but a terminal may obey them; they occur within strings alone.
+    text = re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.write(text + "\n")

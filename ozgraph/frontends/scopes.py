@@ -81,7 +81,8 @@ def _nested(names: Iterable[str]) -> Scope:
 def _inherited(op: Op, found: Mapping[Op, Scope], owns_weights: set[Op]) -> Scope:
     """Beside the operator that computes the first operand; outside of its module where that has weights."""
     for value in op.inputs:
-        if value is not None and value.producer in found:
-            scope = found[value.producer]
-            return scope[:-1] if value.producer in owns_weights else scope
+        producer = None if value is None else value.producer
+        if producer is not None and producer in found:
+            scope = found[producer]
+            return scope[:-1] if producer in owns_weights else scope
     return ()

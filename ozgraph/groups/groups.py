@@ -22,6 +22,9 @@ from ozgraph.groups.polynomial import Count, Kept, Polynomial
 
 _VERSION = 1
 
+_SHOWN = 60
+"""Families that a notebook shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -252,6 +255,30 @@ class Groups:
                 f"{tensors} tensors{note}"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from ozgraph.markup import element, join, table
+
+        active = [family for family in self.families if family.active]
+        count = sum(int(family.free.sum()) for family in active)
+        rows = [
+            (
+                family.id,
+                family.dim,
+                f"{family.size:,}",
+                family.exactness,
+                len({occurrence.tensor for occurrence in family.occurrences}),
+                "" if family.active else family.inactive or "inactive",
+            )
+            for family in self.families[:_SHOWN]
+        ]
+        return join(
+            [
+                element("p", element("b", self.model), f" · {len(self.families):,} families, {count:,} groups"),
+                table(["family", "dim", "slots", "how", "tensors", ""], rows, numbers=[2, 4]),
+                element("p", f"{self.parameters:,} parameters, {self.macs:,} MACs"),
+            ]
+        )
 
 
 def without_module(groups: Groups) -> Groups:

@@ -16,9 +16,11 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ozgraph.names import unseen_removed
 from ozgraph.report.numbers import human, percent, plural, removed, scientific, shorten
 from ozgraph.results import (
     AnalysisReport,
@@ -35,6 +37,9 @@ from ozgraph.results import (
 ROWS = 20
 """Rows that a table shows unless all are asked for."""
 
+_LONGEST = 120
+"""Characters of a name where no column says how wide it may be."""
+
 _EXACTNESS_STYLE = {"exact": "green", "folded": "green", "consumers": "cyan", "rescaled": "yellow"}
 
 Row = TypeVar("Row")
@@ -50,7 +55,18 @@ def show(*parts: RenderableType) -> None:
     """Print reports on standard output."""
     target = console()
     for part in parts:
-        target.print(part)
+        target.print(_Seen(part))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A renderable less what names may hold that moves the cursor, colours the rest or turns it around."""
+
+    inner: RenderableType
+
+    def __rich_console__(self, target: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in target.render(self.inner, options):
+            yield segment if segment.control else Segment(unseen_removed(segment.text), segment.style)
 
 
 def analysis(report: AnalysisReport, *, everything: bool = False, timings: bool = False) -> RenderableType:
@@ -62,7 +78,7 @@ def analysis(report: AnalysisReport, *, everything: bool = False, timings: bool 
     """
     share = report.prunable_parameters / report.parameters if report.parameters else 0.0
     head = Text.assemble(
-        (report.model, "bold"),
+        (shorten(report.model, _LONGEST), "bold"),
         f"   {human(report.parameters)} parameters · {human(report.macs)} MACs · ",
         (f"{percent(share)} of the parameters can go", "bold green" if report.families else "bold yellow"),
     )
@@ -74,11 +90,17 @@ def analysis(report: AnalysisReport, *, everything: bool = False, timings: bool 
     if report.frozen:
         parts += [Text(), *_frozen(report.frozen, report.parameters, everything)]
     if report.unknown_operators:
-        names = ", ".join(f"{name} ×{count}" for name, count in sorted(report.unknown_operators.items()))
+        unknown = sorted(report.unknown_operators.items())
+        names = ", ".join(f"{shorten(name, _LONGEST)} ×{count}" for name, count in unknown)
         parts += [Text(), Text.assemble(("Unknown operators", "bold yellow"), f" (all they touch stays): {names}")]
     if timings:
         parts += [Text(), _timings(report.timings)]
     return Group(*parts)
+
+
+def written(paths: Sequence[str]) -> RenderableType:
+    """The files that were written."""
+    return Text.assemble("\nwritten to ", Text(", ").join(Text(path, style="bold") for path in paths))
 
 
 def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
@@ -108,7 +130,7 @@ def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
     if report.frozen_by_verification:
         parts += [Text(), *_given_back(report.frozen_by_verification)]
     if report.excluded:
-        names, rest = _cap(report.excluded, everything)
+        names, rest = _cap([shorten(name, _LONGEST) for name in report.excluded], everything)
         parts += [Text(), Text(f"Excluded: {', '.join(names)}{f', and {rest} more' if rest else ''}", style="dim")]
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     return Group(*parts)
@@ -165,7 +187,8 @@ def _families(report: AnalysisReport, everything: bool) -> list[RenderableType]:
             reasons.setdefault(reason, []).append(row.id)
     for row in rows:
         if row.signature:
-            names = ", ".join(row.signature[:4]) + (f" and {len(row.signature) - 4} more" if row.signature[4:] else "")
+            shown = [shorten(name, _LONGEST) for name in row.signature[:4]]
+            names = ", ".join(shown) + (f" and {len(row.signature) - 4} more" if row.signature[4:] else "")
             parts.append(Text(f"{row.id} changes the signature: {names}", style="yellow"))
     for reason, ids in reasons.items():
         named = ", ".join(ids[:4]) + (f" and {len(ids) - 4} more" if len(ids) > 4 else "")
@@ -319,7 +342,9 @@ def _agreement(error: float, limit: float, floor: float, *, agrees: bool) -> Tex
 
 
 def _panel(content: RenderableType, title: str) -> Panel:
-    return Panel(content, title=Text(title, style="bold"), title_align="left", box=box.ROUNDED, padding=(0, 1))
+    return Panel(
+        content, title=Text(shorten(title, _LONGEST), style="bold"), title_align="left", box=box.ROUNDED, padding=(0, 1)
+    )
 
 
 def _table(*headers: str, flexible: Sequence[str] = (), right: Sequence[int] = ()) -> Table:

@@ -78,14 +78,15 @@ def _measured(module: Any, side: int) -> Any:
     return module.eval()
 
 
-def _vision(name: str, side: int = 64, **options: Any) -> Made:
+def vision(name: str, side: int = 64, **options: Any) -> Made:
+    """A network of torchvision and two images of ``side`` pixels."""
     library = torchvision_library()
     module = _seeded(partial(library.models.get_model, name, weights=None, **options))
     return _measured(module, side), (_images(2, side),), {}
 
 
 def _segmentation(name: str) -> Made:
-    return _vision(name, weights_backbone=None, num_classes=5)
+    return vision(name, weights_backbone=None, num_classes=5)
 
 
 def _timm(name: str, side: int = 64, **options: Any) -> Made:
@@ -135,17 +136,17 @@ _IMAGE = {
 
 ZOO: dict[str, Callable[[], Made]] = {
     **{
-        name: partial(_vision, name)
+        name: partial(vision, name)
         for name in (
             "resnet18", "resnext50_32x4d", "densenet121", "squeezenet1_1", "mobilenet_v2",
             "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5", "efficientnet_b0", "regnet_x_400mf",
             "regnet_y_400mf", "convnext_tiny", "swin_t", "swin_v2_t",
         )
     },
-    "googlenet": partial(_vision, "googlenet", aux_logits=False, init_weights=False),
-    "inception_v3": partial(_vision, "inception_v3", 80, aux_logits=False, init_weights=False),
-    "vit_b_16": partial(_vision, "vit_b_16", 32, image_size=32, num_classes=10),
-    "maxvit_t": partial(_vision, "maxvit_t", 224),
+    "googlenet": partial(vision, "googlenet", aux_logits=False, init_weights=False),
+    "inception_v3": partial(vision, "inception_v3", 80, aux_logits=False, init_weights=False),
+    "vit_b_16": partial(vision, "vit_b_16", 32, image_size=32, num_classes=10),
+    "maxvit_t": partial(vision, "maxvit_t", 224),
     "deeplabv3_mobilenet_v3_large": partial(_segmentation, "deeplabv3_mobilenet_v3_large"),
     "lraspp_mobilenet_v3_large": partial(_segmentation, "lraspp_mobilenet_v3_large"),
     **{

@@ -37,9 +37,10 @@ def document(report: AnalysisReport, picture: Picture, tree: Tree, pruned: Prune
         return [numbers[value] for value in values if value is not None]
 
     kinds = dict.fromkeys(picture.values, "")
+    weights = {picture.values[term.owner] for term in picture.parameters}
     for value in picture.values:
         if value.constant is not None:
-            kinds[value] = "weight"
+            kinds[value] = "weight" if value in weights else "constant"
         elif value.producer is None:
             kinds[value] = "input"
     uses = [use.uses[0][0] if use.uses else None for use in picture.values]

@@ -68,6 +68,7 @@ oz.Drawing = class {
       ...boxes.filter((item) => item.open).map((item) => this.box(item, fine)),
       ...edges.map((item) => this.edge(item)),
       ...boxes.filter((item) => !item.open).map((item) => this.box(item, fine)),
+      ...boxes.filter((item) => item.open).map((item) => this.head(item)),
       ...(fine ? edges.filter((item) => item.label).map((item) => this.label(item)) : []));
     this.stage.setAttribute("transform", this.transform);
     if (focused) this.stage.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
@@ -102,12 +103,12 @@ oz.Drawing = class {
   }
 
   // The dims of a tensor: numbers, those of families in their colours.
-  dims(axes, x, y, lit) {
+  dims(axes, x, y) {
     const model = this.model, left = this.page.left, step = 6.4;
     const texts = axes.map((axis) => String(Math.round(left ? left.axes[axis] : model.axes[axis].size)));
     const widths = axes.map((axis) => String(model.axes[axis].size).length * step + 4);
     const total = widths.reduce((sum, width) => sum + width, 0) + Math.max(0, axes.length - 1) * step;
-    const group = oz.s("g", { class: `dims${lit ? " lit" : ""}` });
+    const group = oz.s("g", { class: "dims" });
     group.append(oz.s("rect", { class: "back", x: x - total / 2 - 2, y: y - 8, width: total + 4, height: 16, rx: 4 }));
     let at = x - total / 2;
     axes.forEach((axis, place) => {
@@ -132,8 +133,8 @@ oz.Drawing = class {
   label(item) {
     const value = this.model.values[item.values[0]], { x, y } = item.label, more = item.values.length - 1;
     const choice = this.page.choice;
-    const lit = !choice || item.values.some((one) => this.model.values[one].axes.some((axis) => this.model.carries(axis, choice)));
-    const { group, total } = this.dims(value.axes, x - (more ? 11 : 0), y, lit && choice);
+    const lit = choice && item.values.some((one) => this.model.values[one].axes.some((axis) => this.model.carries(axis, choice)));
+    const { group, total } = this.dims(value.axes, x - (more ? 11 : 0), y);
     if (!value.axes.length) group.append(oz.s("text", { x, y: y + 3.5 }, "scalar"));
     if (more) group.append(oz.s("text", { x: x + total / 2 + 2, y: y + 3.5 }, oz.s("title", {}, `${more + 1} tensors`), `+${more}`));
     group.setAttribute("class", `dims edge${lit ? " lit" : ""}`);
@@ -174,7 +175,7 @@ oz.Drawing = class {
       const y = 35 + 17 * line, last = oz.clean(value.name.slice(-200)).split(/[./]/).pop() || value.name;
       group.append(oz.s("text", { class: "small", x: 12, y }, oz.short(last, 8), oz.s("title", {}, oz.long(value.name))));
       const width = this.layout.dimsWidth(value.axes);
-      group.append(this.dims(value.axes, item.width - 8 - width / 2, y - 4, true).group);
+      group.append(this.dims(value.axes, item.width - 8 - width / 2, y - 4).group);
     });
   }
 
@@ -187,14 +188,21 @@ oz.Drawing = class {
       group.append(oz.s("text", { class: "title", x: 12, y: 26 }, oz.short(scope.label, 34)));
       return;
     }
-    group.append(oz.s("text", { class: "sign", x: 11, y: 19.5 }, item.open ? "−" : "+"),
-      oz.s("text", { class: "title", x: 25, y: 19 }, oz.short(scope.label, item.open ? 40 : 34)));
     if (item.open) return;
+    group.append(oz.s("text", { class: "sign", x: 11, y: 19.5 }, "+"),
+      oz.s("text", { class: "title", x: 25, y: 19 }, oz.short(scope.label, 34)));
     group.append(oz.s("text", { class: "small", x: 25, y: 34 },
       `${scope.ops.length} ops · ${oz.human(left.parameters[scope.number])} params`));
     group.append(oz.s("rect", { x: 0, y: item.height - 3, width: item.width, height: 3, fill: "var(--faint)", rx: 1.5 }),
       oz.s("rect", { x: 0, y: item.height - 3, width: Math.max(0, item.width * share), height: 3, fill: "var(--accent)", rx: 1.5 },
         oz.s("title", {}, `${oz.percent(share)} of the MACs`)));
+  }
+
+  // What an open scope is called, over the lines that go into it.
+  head(item) {
+    const scope = this.model.scopes[+item.key.slice(1)];
+    return oz.s("g", { class: "head", transform: `translate(${item.x} ${item.y})`, "aria-hidden": "true" },
+      oz.s("text", { class: "sign", x: 11, y: 19.5 }, "−"), oz.s("text", { class: "title", x: 25, y: 19 }, oz.short(scope.label, 40)));
   }
 
   // -- moving the view --------------------------------------------------------------------------------------------

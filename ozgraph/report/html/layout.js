@@ -38,8 +38,7 @@ oz.Layout = class {
   dimsWidth(axes) { return this.dims(axes).length * 6.4 + axes.length * 4 + 6; }
 
   weights(op) {
-    return op.inputs.map((value) => this.model.values[value]).filter((value) => value.kind === "weight"
-      && value.axes.some((axis) => this.model.axes[axis].reason !== -3));
+    return op.inputs.map((value) => this.model.values[value]).filter((value) => value.kind === "weight" && value.axes.length);
   }
 
   // The size of one child of a scope, closed or open.
@@ -47,7 +46,8 @@ oz.Layout = class {
     if (key[0] === "s") {
       const scope = this.model.scopes[+key.slice(1)];
       if (this.open.has(scope.number)) return this.scope(scope.number);
-      return { width: Math.max(150, this.width(oz.short(scope.label, 34), "650 12px system-ui") + 52), height: 44 };
+      const below = this.width(`${scope.ops.length} ops · 9.99 M params`, "10.5px system-ui");
+      return { width: Math.max(150, below + 38, this.width(oz.short(scope.label, 34), "650 12px system-ui") + 52), height: 44 };
     }
     const op = this.model.ops[+key.slice(1)], shown = this.weights(op).slice(0, 2);
     const title = this.width(op.type, "600 12px system-ui") + (op.label ? this.width(oz.short(op.label, 22)) + 10 : 0);
@@ -64,7 +64,7 @@ oz.Layout = class {
       const here = this.model.within(op, number);
       for (const input of this.model.ops[op].inputs) {
         const value = this.model.values[input];
-        if (value.kind === "weight") continue;
+        if (value.kind === "weight" || value.kind === "constant") continue;
         const from = value.producer < 0 ? null : this.model.within(value.producer, number);
         if (from === null) add(into, input, here);
         else if (from !== here) add(edges, `${from} ${here}`, input);

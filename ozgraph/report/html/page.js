@@ -57,10 +57,12 @@ oz.Page = class {
 
   // -- what happens ------------------------------------------------------------------------------------------------
 
-  choose(choice, reveal = false) {
+  // Light up a choice; the side shows it, or stays as it is.
+  choose(choice, reveal = false, stay = false) {
     this.choice = choice;
-    if (choice && choice.kind === "frozen") this.choice = { ...choice };
-    if (choice) this.panel.tab("chosen"); else this.panel.tab(this.panel.current === "chosen" ? "families" : this.panel.current);
+    if (stay) this.panel.render();
+    else if (choice) this.panel.tab("chosen");
+    else this.panel.tab(this.panel.current === "chosen" ? "families" : this.panel.current);
     this.drawing.draw();
     if (choice && choice.kind === "family" && (reveal || !this.inView())) {
       const first = [...this.model.places[choice.number]].find(([, role]) => role === "producer") || [...this.model.places[choice.number]][0];
@@ -91,13 +93,13 @@ oz.Page = class {
     if (this.panel.current === "chosen") this.panel.render();
   }
 
-  goto({ op, scope }) {
+  goto({ op, scope }, stay = false) {
     if (op !== undefined) this.layout.reveal(op);
     else for (const around of this.model.scopes[scope].chain.slice(0, -1)) this.layout.toggle(around, true);
     this.drawing.found = op !== undefined ? `o${op}` : `s${scope}`;
     this.drawing.arrange();
     this.drawing.show(this.drawing.found);
-    this.choose(op !== undefined ? { kind: "op", number: op } : { kind: "scope", number: scope });
+    this.choose(op !== undefined ? { kind: "op", number: op } : { kind: "scope", number: scope }, false, stay);
   }
 
   revealFamily(family) {
@@ -172,14 +174,26 @@ oz.theme = () => {
   return button;
 };
 
+// The tables in the place of the picture, or back.
+oz.read = (on) => {
+  const button = oz.byId("reading");
+  document.documentElement.classList.toggle("reading", on);
+  button.setAttribute("aria-pressed", String(on));
+  button.textContent = on ? "picture" : "tables";
+};
+
 oz.start = () => {
   const root = document.documentElement;
-  root.classList.add("js");
-  const reading = oz.h("button", { id: "reading", "aria-pressed": "false", on: { click: () => {
-    reading.setAttribute("aria-pressed", String(root.classList.toggle("reading")));
-    reading.textContent = root.classList.contains("reading") ? "picture" : "tables";
-  } } }, "tables");
+  const reading = oz.h("button", { id: "reading", "aria-pressed": "false",
+    on: { click: () => oz.read(!root.classList.contains("reading")) } }, "tables");
   oz.byId("tools").append(reading, oz.theme());
-  oz.page = new oz.Page(new oz.Model(JSON.parse(oz.byId("data").textContent)));
+  try {
+    oz.page = new oz.Page(new oz.Model(JSON.parse(oz.byId("data").textContent)));
+    requestAnimationFrame(() => setTimeout(() => performance.mark("picture")));
+  } catch (error) {
+    // Text first: where the picture fails, the tables are there.
+    root.classList.remove("js");
+    throw error;
+  }
 };
 oz.start();

@@ -60,8 +60,8 @@ oz.Panel = class {
       const entry = this.entry({ kind: "family", number: family.number }, this.pill(family),
         oz.h("span", { class: "name", title: oz.long(family.dim) }, oz.short(family.dim, 44)),
         oz.h("span", { class: "number" }, this.slots(family)),
-        oz.h("span", { class: "more" }, family.exactness, family.active ? null : " · left alone by default",
-          oz.h("span", { style: { "margin-left": "auto" } }, `${oz.percent(share)} of parameters`),
+        oz.h("span", { class: "more" }, oz.h("span", {}, family.exactness + (family.active ? "" : ", left alone")),
+          oz.h("span", { class: "number", style: { "margin-left": "auto" } }, `${oz.percent(share)} of parameters`),
           oz.h("span", { class: "meter" }, oz.h("i", { style: { width: `${100 * share}%` } }))));
       if (!family.active) entry.classList.add("off");
       entry.dataset.family = family.id;
@@ -79,7 +79,7 @@ oz.Panel = class {
       return this.entry(reason < 0 ? { kind: "frozen", number } : { kind: "reason", number: reason },
         oz.h("span", { class: "pill frozen" }, oz.human(row.slots)),
         oz.h("span", { style: { "grid-column": "2 / 4" } }, row.reason),
-        oz.h("span", { class: "more" }, row.operator || "the model itself",
+        oz.h("span", { class: "more" }, oz.h("span", {}, oz.short(row.operator || "the model itself", 60)),
           oz.h("span", { style: { "margin-left": "auto" } }, `${oz.human(row.parameters)} parameters`),
           oz.h("span", { class: "meter" }, oz.h("i", { style: { width: `${(100 * row.parameters) / total}%` } }))));
     });

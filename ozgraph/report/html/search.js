@@ -3,18 +3,24 @@
 oz.Search = class {
   constructor(page) {
     this.page = page;
-    const model = page.model, all = [];
-    for (const scope of model.scopes.slice(1)) all.push({ name: scope.path, kind: "scope", go: { scope: scope.number } });
-    for (const family of model.families) all.push({ name: `${family.id} ${family.dim}`, kind: "family", family: family.number });
-    for (const op of model.ops) all.push({ name: `${op.type} ${op.name}`, kind: "operator", go: { op: op.number } });
-    for (const value of model.values) all.push({ name: value.name, kind: value.kind || "tensor", value: value.number });
-    this.all = all;
     this.hits = [];
     this.input = oz.h("input", { type: "search", id: "search", placeholder: "Search  ( / )", autocomplete: "off", role: "combobox",
       "aria-label": "search by name", "aria-expanded": "false", "aria-controls": "hits",
       on: { input: () => this.look(), keydown: (event) => this.key(event), blur: () => setTimeout(() => this.close(), 150), focus: () => this.look() } });
     this.list = oz.h("ul", { class: "hits", id: "hits", role: "listbox", hidden: true });
     this.element = oz.h("div", { class: "search" }, this.input, this.list);
+  }
+
+  // Made when it is first needed: it is as long as the model.
+  get all() {
+    if (this.entries) return this.entries;
+    const model = this.page.model, all = [];
+    for (const scope of model.scopes.slice(1)) all.push({ name: scope.path, kind: "scope", go: { scope: scope.number } });
+    for (const family of model.families) all.push({ name: `${family.id} ${family.dim}`, kind: "family", family: family.number });
+    for (const op of model.ops) all.push({ name: `${op.type} ${op.name}`, kind: "operator", go: { op: op.number } });
+    for (const value of model.values) all.push({ name: value.name, kind: value.kind || "tensor", value: value.number });
+    this.entries = all;
+    return all;
   }
 
   look() {
@@ -55,6 +61,7 @@ oz.Search = class {
   take(entry) {
     this.close();
     this.input.blur();
+    oz.read(false);
     if (entry.family !== undefined) this.page.choose({ kind: "family", number: entry.family }, true);
     else if (entry.go) this.page.goto(entry.go);
     else {

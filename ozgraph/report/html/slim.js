@@ -74,7 +74,7 @@ oz.Slim = class {
       ...(met ? [] : [oz.h("strong", {}, "more cannot be removed")]));
     const flag = this.what.value === "macs" ? "--target-macs" : "--target-params";
     const criterion = this.order && this.order.criterion !== "l2" ? ` --criterion ${this.order.criterion}` : "";
-    this.command.textContent = `ozgraph prune model.onnx -o small.onnx ${flag} ${+share.toFixed(3)}${criterion}`;
+    this.command.textContent = `ozgraph prune model.onnx -o small.onnx ${flag} ${share ? +share.toFixed(3) : "…"}${criterion}`;
     this.bars(selection);
   }
 

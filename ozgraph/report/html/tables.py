@@ -10,7 +10,7 @@ from ozgraph.report.numbers import human, percent, plural, removed
 from ozgraph.report.terminal import members
 from ozgraph.results import AnalysisReport
 
-MOST = 5000
+MOST = 1000
 """Rows of a table; whoever needs more reads the JSON."""
 
 
@@ -52,6 +52,12 @@ def _section(title: str, content: Markup, count: str) -> Markup:
     return element("section", element("h2", title), element("p", count, class_="soft"), content)
 
 
+def _rest(count: int) -> Markup:
+    """What a table leaves out."""
+    more = f"and {count - MOST:,} more: ozgraph analyze --json lists all"
+    return element("p", more, class_="soft") if count > MOST else Markup()
+
+
 def _families(report: AnalysisReport) -> Markup:
     def rows() -> Iterator[list[Content]]:
         for row in report.families[:MOST]:
@@ -69,7 +75,7 @@ def _families(report: AnalysisReport) -> Markup:
             ]
 
     headers = ["family", "dim", "slots", "how", "a slot saves", "MACs", "all save", "where"]
-    return table(headers, rows(), numbers=[2, 4, 5, 6])
+    return join([table(headers, rows(), numbers=[2, 4, 5, 6]), _rest(len(report.families))])
 
 
 def _frozen(report: AnalysisReport) -> Markup:
@@ -77,7 +83,8 @@ def _frozen(report: AnalysisReport) -> Markup:
         [row.reason, _name(row.operator or "the model itself"), f"{row.slots:,}", f"{row.parameters:,}"]
         for row in report.frozen[:MOST]
     )
-    return table(["what stays, and why", "operator", "slots", "parameters held"], rows, numbers=[2, 3])
+    made = table(["what stays, and why", "operator", "slots", "parameters held"], rows, numbers=[2, 3])
+    return join([made, _rest(len(report.frozen))])
 
 
 def _scopes(report: AnalysisReport, scopes: list[tuple[str, int, int, int]]) -> Markup:
@@ -107,7 +114,9 @@ def _widths(report: AnalysisReport, pruned: Pruned) -> Markup:
         ],
         numbers=[1, 2, 3],
     )
-    rows = ([row.id, _name(row.dim), row.size, row.kept] for row in pruned.widths if row.kept < row.size)
+    rows: list[list[Content]] = [
+        [row.id, _name(row.dim), row.size, row.kept] for row in pruned.widths if row.kept < row.size
+    ]
     return join([totals, table(["family", "dim", "slots", "kept"], rows, numbers=[2, 3])])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-WIDEST = 40
+WIDEST = 64
 """Children of one scope; longer runs are parted into pieces, in the order of the model."""
 
 
@@ -75,8 +75,8 @@ def _settle(node: Node, labels: list[str], reads: Sequence[Collection[int]]) -> 
     children: list[Node | int] = []
     for child in node.children:
         if isinstance(child, Node) and (loose := _loose(child, reads)):
-            for only in loose:
-                labels[only] = f"{child.label}.{labels[only]}" if labels[only] else child.label
+            for op in loose:
+                labels[op] = f"{child.label}.{labels[op]}" if labels[op] else child.label
             children.extend(loose)
             continue
         while isinstance(child, Node) and len(child.children) == 1:
@@ -110,12 +110,12 @@ def _loose(node: Node, reads: Sequence[Collection[int]]) -> list[int]:
 def _piece(around: Node, children: list[Node | int]) -> Node:
     first, last = children[0], children[-1]
     if isinstance(first, Node) and isinstance(last, Node):
-        label = f"{first.label.partition(' – ')[0]} – {last.label.rpartition(' – ')[2]}"
+        label = f"{first.label.partition(' to ')[0]} to {last.label.rpartition(' to ')[2]}"
     else:
         # Numbers as people count.
         low = first + 1 if isinstance(first, int) else min(first.operators()) + 1
         high = last + 1 if isinstance(last, int) else max(last.operators()) + 1
-        label = f"operators {low} – {high}"
+        label = f"operators {low} to {high}"
     return Node(label, f"{around.path} {label}".strip(), children)
 
 

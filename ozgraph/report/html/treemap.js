@@ -49,17 +49,20 @@ oz.Treemap = class {
         const name = op === undefined ? this.model.scopes[scope].label || "model" : this.model.ops[op].label || this.model.ops[op].type;
         const kept = op === undefined ? left[scope] / Math.max(1, full[scope]) : ops ? ops[op] / Math.max(1, node.value) : 1;
         const act = () => {
-          if (op !== undefined) this.page.goto({ op });
-          else { this.page.goto({ scope }); if (this.model.scopes[scope].children.length > 1 && scope !== this.root) this.go(scope); }
+          if (op !== undefined) this.page.goto({ op }, true);
+          else { this.page.goto({ scope }, true); if (this.model.scopes[scope].children.length > 1 && scope !== this.root) this.go(scope); }
         };
         const title = `${oz.long(op === undefined ? this.model.scopes[scope].path : this.model.ops[op].name)}: ${oz.human(node.value)} ${what}`;
         const part = oz.s("g", { tabindex: 0, role: "button", "aria-label": title, on: this.page.panel.goes(act) },
           oz.s("title", {}, title + (kept < 1 ? `, ${oz.percent(kept)} kept` : "")),
-          oz.s("rect", { ...box, rx: 3, fill: color, class: "frame", "fill-opacity": node.children ? 1 : 0.45 }));
-        if (!node.children) part.append(oz.s("rect", { ...box, rx: 3, y: box.y + box.height * (1 - kept), height: box.height * kept, fill: color, "pointer-events": "none" }));
-        const letters = Math.floor((box.width - 8) / 6.4);
-        if (letters > 3 && box.height > 15) part.append(oz.s("text", { x: box.x + 5, y: box.y + 12.5 }, oz.short(name, letters)));
-        if (!node.children && letters > 6 && box.height > 30) part.append(oz.s("text", { class: "value", x: box.x + 5, y: box.y + 26 }, oz.human(node.value)));
+          oz.s("rect", { ...box, height: node.children ? Math.min(17, box.height) : box.height, rx: 3, fill: color, class: "frame",
+            "fill-opacity": node.children ? 1 : 0.4 }));
+        if (!node.children) part.append(oz.s("rect", { ...box, class: "kept", rx: 3, y: box.y + box.height * (1 - kept), height: box.height * kept, fill: color, "pointer-events": "none" }));
+        // What is kept fills a tile from below, and bears the words.
+        const letters = Math.floor((box.width - 8) / 6.4), tall = !node.children && letters > 6 && box.height > 32;
+        const y = node.children ? box.y + 12.5 : box.y + box.height - (tall ? 18 : 5);
+        if (letters > 3 && box.height > 14) part.append(oz.s("text", { x: box.x + 5, y }, oz.short(name, letters)));
+        if (tall) part.append(oz.s("text", { class: "value", x: box.x + 5, y: y + 13 }, oz.human(node.value)));
         svg.append(part);
       });
     });
