@@ -1,6 +1,6 @@
 """A network that HESSO ruins and HESSO-CRIC does not, trained alike with both and without either.
 
-    python benchmarks/collapse.py --output benchmarks/results/collapse.jsonl
+    python benchmarks/collapse.py --output benchmarks/results/collapse.jsonl --picture docs/pictures/collapse.svg
 
 The score is a bad one on purpose: the magnitude of a group. The second convolution of the network starts with small
 weights and the third with large ones, by the same factor, which changes nothing about what the network computes and
@@ -25,9 +25,11 @@ import torch
 from torch import Tensor, nn
 
 import ozgraph
+from ozgraph.report import curve
 from ozgraph.runtime import HESSO, HESSOCRIC, Target
 
-METHODS = ("dense", "HESSO", "HESSO-CRIC")
+METHODS = {"dense": "#55636f", "HESSO": "#b84a00", "HESSO-CRIC": "#0064a8"}
+"""Method -> the colour of its lines."""
 SIZE, BATCH = 12, 64
 
 
@@ -98,6 +100,26 @@ def trained(method: str, steps: int, target: float, factor: float, every: int) -
         yield {"method": method, "kept": kept}
 
 
+def draw(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Accuracy, groups at zero and loss of the methods over the same steps."""
+    steps: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if "step" in row:
+            at = steps.setdefault(row["step"], {"step": row["step"]})
+            at |= {f"{row['method']} {key}": row[key] for key in ("accuracy", "groups_zero", "loss")}
+    panels = [
+        curve.Panel(
+            title, tuple((f"{method} {key}", method, colour) for method, colour in METHODS.items()), share=share
+        )
+        for key, title, share in (
+            ("accuracy", "held-out images that are right", True),
+            ("loss", "loss", False),
+            ("groups_zero", "groups at zero", False),
+        )
+    ]
+    curve.save(path, [steps[step] for step in sorted(steps)], "Magnitudes that mislead", panels)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -106,7 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--factor", type=float, default=10.0, help="between the two layers (default: %(default)s)")
     parser.add_argument("--every", type=int, default=5, help="steps between two measurements (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="write the lines to this file too")
+    parser.add_argument("--picture", type=Path, help="draw them to this file")
+    parser.add_argument("--lines", type=Path, help="draw these lines, and train nothing")
     options = parser.parse_args(arguments)
+    if options.lines is not None:
+        if options.picture is None:
+            parser.error("--lines goes with --picture")
+        draw(options.picture, list(map(json.loads, options.lines.read_text(encoding="utf-8").splitlines())))
+        return 0
     torch.set_num_threads(1)
     lines = []
     for method in METHODS:
@@ -117,6 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
         partial = options.output.with_suffix(".partial")
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
         partial.replace(options.output)
+    if options.picture is not None:
+        draw(options.picture, list(map(json.loads, lines)))
     return 0
 
 

@@ -19,8 +19,13 @@ _WIDTH, _LEFT, _RIGHT, _HEIGHT, _GAP, _TOP = 720, 64, 150, 120, 34, 50
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """Lines over the same steps: (key of the metrics, what it is called, colour)."""
+class Panel:
+    """Lines over the same steps.
+
+    Attributes:
+        lines: key of the rows, what it is called, colour.
+        share: the scale runs from 0 to 100 %.
+    """
 
     title: str
     lines: tuple[tuple[str, str, str], ...]
@@ -28,9 +33,9 @@ class _Panel:
     share: bool = False
 
 
-_PANELS = (
-    _Panel("loss", (("loss", "loss", "#0064a8"),)),
-    _Panel(
+PANELS = (
+    Panel("loss", (("loss", "loss", "#0064a8"),)),
+    Panel(
         "sparsity",
         (
             ("reached_share", "reached", "#b84a00"),
@@ -40,7 +45,7 @@ _PANELS = (
         ),
         share=True,
     ),
-    _Panel(
+    Panel(
         "norm of groups",
         (("important_norm", "important", "#0064a8"), ("redundant_norm", "redundant", "#b84a00")),
         logarithmic=True,
@@ -48,19 +53,20 @@ _PANELS = (
 )
 
 
-def curve(rows: Sequence[Row], title: str = "") -> str:
+def curve(rows: Sequence[Row], title: str = "", panels: Sequence[Panel] = PANELS) -> str:
     """The picture of a run, as SVG.
 
     Args:
         rows: readings in the order of their ``step``; what a row lacks, or has no number for, is left out.
             Where rows have ``cycle``, as those of HESSO-CRIC do, cycles are shaded in turns.
+        panels: what to show of them; those for which rows have nothing are left out.
 
     >>> picture = curve([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 1.0}])
     >>> picture.startswith("<svg") and "loss" in picture
     True
     """
     panels = [
-        panel for panel in _PANELS if any(_known(row, key) is not None for row in rows for key, _, _ in panel.lines)
+        panel for panel in panels if any(_known(row, key) is not None for row in rows for key, _, _ in panel.lines)
     ]
     height = _TOP + len(panels) * (_HEIGHT + _GAP) + 16
     steps = [float(row.get("step", place)) for place, row in enumerate(rows)]
@@ -86,7 +92,7 @@ def curve(rows: Sequence[Row], title: str = "") -> str:
     return f"{head}{join(parts)}</svg>"
 
 
-def save(path: str | os.PathLike[str], rows: Sequence[Row], title: str = "") -> None:
+def save(path: str | os.PathLike[str], rows: Sequence[Row], title: str = "", panels: Sequence[Panel] = PANELS) -> None:
     """Write :func:`curve` to a file, whole or not at all.
 
     Raises:
@@ -94,7 +100,7 @@ def save(path: str | os.PathLike[str], rows: Sequence[Row], title: str = "") -> 
     """
     from ozgraph.report.html.page import write
 
-    write(path, curve(rows, title))
+    write(path, curve(rows, title, panels))
 
 
 _STYLE = (
@@ -110,7 +116,7 @@ def _known(row: Row, key: str) -> float | None:
     return None if found is None or not math.isfinite(found) else float(found)
 
 
-def _panel(panel: _Panel, rows: Sequence[Row], steps: Sequence[float], across: Across, top: float) -> list[Markup]:
+def _panel(panel: Panel, rows: Sequence[Row], steps: Sequence[float], across: Across, top: float) -> list[Markup]:
     """One plot: grid, lines, and a legend at its right."""
     values = [value for row in rows for key, _, _ in panel.lines if (value := _known(row, key)) is not None]
     if panel.logarithmic:
