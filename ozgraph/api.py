@@ -114,7 +114,7 @@ class Analysis:
         _refuse_page(path, self.state.graph)
         beside = None
         if pruned is not None:
-            smaller = analyze(pruned)
+            smaller = _at_the_same_sizes(pruned, self.state.graph)
             widths = widths_in(self.state, smaller.state.graph)
             beside = Pruned(smaller.report.model, smaller.report.parameters, smaller.report.macs, widths)
         content = page(self.report, picture_of(self.state), beside)
@@ -552,6 +552,19 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
     elif isinstance(model, (str, os.PathLike)):
         forbid = (model,)
     refuse(output, forbid)
+
+
+def _at_the_same_sizes(pruned: Source | Graph, graph: Graph) -> Analysis:
+    """A smaller form of a model, analysed with its varying axes at the sizes that the model has."""
+    smaller = load(pruned)
+    whole = {value.name: value.shape for value in graph.inputs}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for value in smaller.inputs:
+        sizes = whole.get(value.name)
+        if any(value.dynamic) and sizes and value.shape and len(sizes) == len(value.shape):
+            axes = zip(sizes, value.shape, value.dynamic, strict=True)
+            shapes[value.name] = tuple(size if varies else own for size, own, varies in axes)
+    return analyze(smaller if isinstance(pruned, Graph) else pruned, shapes={} if isinstance(pruned, Graph) else shapes)
 
 
 def _refuse_page(path: str | os.PathLike[str] | None, graph: Graph) -> None:

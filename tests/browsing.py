@@ -47,7 +47,14 @@ class Opened:
         self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.set_default_timeout(60_000)
+        self.session = self.context.new_cdp_session(self.page)
+        self.session.send("Performance.enable", {"timeDomain": "threadTicks"})
         self.page.goto(path.as_uri())
+
+    def busy(self) -> float:
+        """Seconds of a processor that the page has taken so far, on its main thread, whoever else was running."""
+        metrics = self.session.send("Performance.getMetrics")["metrics"]
+        return float(next(entry["value"] for entry in metrics if entry["name"] == "TaskDuration"))
 
     def close(self) -> None:
         """Done; nothing may have gone wrong."""

@@ -234,6 +234,19 @@ def test_a_pruned_model_is_shown_beside_its_original(analysed: Analysis, tmp_pat
     assert pruned["widths"] == {row.id: kept.get(row.id, row.size) for row in analysed.report.families}
 
 
+def test_a_pruned_model_is_measured_at_the_sizes_of_its_original(tmp_path: Path) -> None:
+    def tall() -> onnx.ModelProto:
+        net = Net("tall")
+        stream = net.op("Relu", net.conv(net.input("x", (1, 3, "height", 8)), 3, 48, 3))
+        return net.build(net.conv(stream, 48, 4, 1))
+
+    small, shapes = tmp_path / "small.onnx", {"x": (1, 3, 37, 8)}
+    done = ozgraph.prune(tall(), small, target=ozgraph.Target(macs=0.5), shapes=shapes).report
+    pruned = data_of(ozgraph.analyze(tall(), shapes=shapes).to_html(pruned=small))["pruned"]
+    assert isinstance(pruned, dict)
+    assert pruned["macs"] == done.macs_after
+
+
 def test_another_model_is_no_pruned_form(analysed: Analysis) -> None:
     net = Net("other")
     other = net.build(net.linear(net.input("x", (2, 4)), 4, 3))

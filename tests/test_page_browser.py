@@ -197,12 +197,15 @@ def test_the_treemap_shows_where_the_cost_is(browser: Any, pages: dict[str, tupl
 def test_the_first_paint_of_ten_thousand_operators_takes_less_than_three_seconds(
     browser: Any, pages: dict[str, tuple[Path, Analysis]]
 ) -> None:
-    paints = []
-    for _ in range(3):  # the best of three: other tests run beside this one
+    # Time of the processor: other programs run beside this one.
+    taken = []
+    for _ in range(3):
         opened = Opened(browser, pages["large"][0])
-        paints.append(opened.page.evaluate("performance.getEntriesByName('picture')[0].startTime"))
+        opened.page.wait_for_function("performance.getEntriesByName('picture').length")
+        taken.append(opened.busy())
+        assert opened.page.locator("svg.graph .scope").count() >= 3
         opened.close()
-    assert min(paints) < 3000, paints
+    assert 0 < min(taken) < 3, taken
 
 
 def test_a_page_of_resnet50_is_smaller_than_three_megabytes(pages: dict[str, tuple[Path, Analysis]]) -> None:
