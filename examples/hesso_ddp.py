@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import small_file
@@ -117,28 +118,24 @@ def main() -> None:
     run = Run(model, optimizer, scheduler, pruner)
     if options.checkpoint:
         run.load(options.checkpoint)
-    line = ProgressLine(pruner, options.steps) if rank == 0 else None
-    if line is not None:
-        line.__enter__()
-    while pruner.step < options.steps:
-        # Each process draws its own part of the batch.
-        draw = torch.Generator().manual_seed(pruner.step * world + rank)
-        tokens, following = (part.to(device) for part in batch(text, max(options.batch // world, 1), draw))
-        loss = loss_of(model, tokens, following)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        if line is not None:
-            line.update(loss.item() if pruner.step % 50 == 0 else None)
-        stopping = pruner.step in (options.stop, options.steps)
-        if options.checkpoint and (stopping or pruner.step % EVERY == 0):
-            run.save(options.checkpoint)
-        if stopping:
-            break
-    if line is not None:
-        line.__exit__(None, None, None)
+    with ProgressLine(pruner, options.steps) if rank == 0 else nullcontext() as line:
+        while pruner.step < options.steps:
+            # Each process draws its own part of the batch.
+            draw = torch.Generator().manual_seed(pruner.step * world + rank)
+            tokens, following = (part.to(device) for part in batch(text, max(options.batch // world, 1), draw))
+            loss = loss_of(model, tokens, following)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            if line is not None:
+                line.update(loss.item() if pruner.step % 50 == 0 else None)
+            stopping = pruner.step in (options.stop, options.steps)
+            if options.checkpoint and (stopping or pruner.step % EVERY == 0):
+                run.save(options.checkpoint)
+            if stopping:
+                break
 
     if pruner.step < options.steps:
         if rank == 0:

@@ -15,6 +15,7 @@ if not torch.distributed.is_available() or sys.platform == "win32":
 
 from training import two_processes as two  # noqa: E402
 from training.loops import groups_of, net  # noqa: E402
+from training.nets import images  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("processes")
     for name, kind in two.NETS.items():
         if name != "adapted":
-            groups_of(net(0, kind)).save(made / f"{name}.json")
+            # Found without any weights, and bound to what each process makes.
+            groups_of(net(0, kind).to("meta"), images()[0].to("meta")).save(made / f"{name}.json")
     parts = two.made("uneven", "hesso", None, made)
     for taken in two.run(*parts, 0):
         if taken == two.SAVED:

@@ -86,6 +86,10 @@ METHODS: dict[str, tuple[Callable[[Any], torch.optim.Optimizer], Callable[[Any, 
         lambda p: torch.optim.AdamW(p, lr=2e-3),
         lambda o, g: DHSPG(o, g, target=Target(groups=0.5), steps=STEPS, start=2, end=20, penalty=1e-1),
     ),
+    "grasp": (
+        lambda p: torch.optim.SGD(p, lr=0.05),
+        lambda o, g: HESSO(o, g, target=Target(groups=0.5), steps=STEPS, start=2, end=20, periods=3, saliency="grasp"),
+    ),
     "lhspg": (
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
         lambda o, g: LHSPG(
@@ -105,7 +109,7 @@ RUNS = [
     for name, methods in (("uneven", ["hesso", "dhspg", "cric"]), ("adapted", ["lhspg"]), ("plain", ["hesso"]))
     for method in methods
     for wrapper in WRAPPERS
-]
+] + [("uneven", "grasp", "ddp")]  # which sharded parameters do not allow
 
 
 def made(name: str, method: str, wrapper: str | None, folder: Path) -> tuple[nn.Module, Any, Any]:
@@ -129,6 +133,8 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, pruner: Any, numbe
     x, y = images(1000 + number)
     loss = F.cross_entropy(module(x[rank::world]), y[rank::world])
     optimizer.zero_grad()
+    if getattr(pruner.saliency, "weights", {}).keys() == {"grasp"}:
+        pruner.record_hessian_gradient(loss)
     loss.backward()
     if hasattr(pruner, "record"):
         pruner.record(loss)
