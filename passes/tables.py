@@ -98,11 +98,13 @@ class _Origins:
             spec = None if rule is None else self._programs.of(op, rule).spec
         except RuleError:
             spec = None
-        read = []
-        for position, value in enumerate((*op.inputs, *op.captures)):
-            axes = spec.operands[position] if spec is not None and position < len(op.inputs) else None
-            names = {name for axis in axes or () for name in letter_names(axis)}
-            if value is not None and not (names and all(spec.reduced.get(name) is Reduction.UNREAD for name in names)):
+        if spec is None:
+            return [value for value in (*op.inputs, *op.captures) if value is not None]
+        unread = {name for name, how in spec.reduced.items() if how is Reduction.UNREAD}
+        read: list[Value] = list(op.captures)
+        for value, axes in zip(op.inputs, spec.operands, strict=True):
+            names = set() if axes is None else {name for axis in axes for name in letter_names(axis)}
+            if value is not None and not (names and names <= unread):
                 read.append(value)
         return read
 
