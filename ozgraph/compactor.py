@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ozgraph.api import PruneResult, prune
+from ozgraph.api import PruneResult
 from ozgraph.errors import UsageError, VerificationError
+from ozgraph.graph import Graph
 from ozgraph.inplace import carry_out_until
+from ozgraph.passes.cost import Cost
+from ozgraph.passes.eliminate import Eliminate
+from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.given import OnlyGiven, Places, TakeGiven
-from ozgraph.target import Target
+from ozgraph.passes.group import Group
+from ozgraph.passes.infer_dims import InferDims
+from ozgraph.passes.manager import Pass, Pipeline
+from ozgraph.passes.normalize import Normalize
+from ozgraph.passes.prove_dead import ProveDead
+from ozgraph.passes.state import State
+from ozgraph.passes.summary import prune_report
+from ozgraph.passes.verify import Verify
 
 if TYPE_CHECKING:
     import torch
@@ -106,9 +117,7 @@ class Compactor:
             if self.in_place:  # what train mode does otherwise, the module's own Python goes on doing
                 warnings.filterwarnings("ignore", message=".*train mode")
             graph = capture(module, self.args, self.kwargs, dynamic_shapes=self.dynamic_shapes)
-            result = prune(
-                graph, target=Target(groups=0.0), round_to=1, rescale=True, passes=(TakeGiven(gone), OnlyGiven())
-            )
+            result = self._without(graph, gone)
         left = tuple(row.reason for row in result.state.given_back)
         if not result.state.removed:
             return Compacted(module, {}, (), left, 0.0)
@@ -128,6 +137,15 @@ class Compactor:
             )
         changed = _changed(result) if self.in_place else ()
         return Compacted(smaller, _kept(result), changed, left, report.max_relative_error)
+
+    def _without(self, graph: Graph, gone: Places) -> PruneResult:
+        """The graph less these slots, compared with itself with zeros in their place."""
+        state = State(graph)
+        choosing: tuple[Pass, ...] = (TakeGiven(gone), ProveDead(), OnlyGiven(), Eliminate())
+        # In place, the module's own Python says what train mode does.
+        checking = Verify(halves=False, modes=not self.in_place, redo=choosing)
+        Pipeline((Normalize(), InferDims(), Freeze(), Group(rescale=True), Cost(), *choosing, checking)).run(state)
+        return PruneResult(prune_report(state, None), state.module, state)
 
 
 def _kept(result: PruneResult) -> dict[str, dict[int, npt.NDArray[np.int64]]]:

@@ -20,10 +20,11 @@ Places = Mapping[str, Mapping[int, npt.NDArray[np.int64]]]
 
 @dataclass(frozen=True)
 class TakeGiven(Pass):
-    """Choose the slots all of whose positions are among those given, whatever selection chose."""
+    """Choose the slots all of whose positions are among those given."""
 
     name: ClassVar[str] = "take_given"
-    requires: ClassVar[frozenset[str]] = frozenset({"selection"})
+    requires: ClassVar[frozenset[str]] = frozenset({"families"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"selection"})
 
     gone: Places
 

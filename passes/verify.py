@@ -46,6 +46,9 @@ class Verify(Pass):
     2. On a mismatch the family at fault is found by bisection and frozen with that reason; ``redo`` runs again.
     3. Where bodies or sequences were rewritten for analysis, the model as read is first compared with its source.
     4. The file that gets the output's name is the very file that the last comparison ran.
+
+    Without ``halves`` families are compared all together only, until something differs; without ``modes`` the module
+    that is left of a captured one computes what eval mode does, whatever its ``.training``.
     """
 
     name: ClassVar[str] = "verify"
@@ -60,6 +63,8 @@ class Verify(Pass):
         default=False, metadata={"help": "Verify in float64 on onnx's reference evaluator as well; slow."}
     )
     thorough: bool = field(default=False, metadata={"help": "Verify every family alone as well; slow."})
+    halves: bool = True
+    modes: bool = True
     output: Path | None = None
     redo: tuple[Pass, ...] = ()
     seed: int = 0
@@ -91,7 +96,7 @@ class Verify(Pass):
         atoms = bench.atoms
         trials: list[list[Atom]] = []
         shuffled = np.random.default_rng(self.seed)
-        for _ in range(HALVES if len(atoms) > 1 else 0):
+        for _ in range(HALVES if self.halves and len(atoms) > 1 else 0):
             order = shuffled.permutation(len(atoms))
             middle = len(atoms) // 2
             trials += [[atoms[i] for i in order[:middle]], [atoms[i] for i in order[middle:]]]
@@ -129,7 +134,7 @@ def _bench(state: State, options: Verify, folder: Path) -> Bench:
     for name in ("inputs", "exact", "output"):
         if getattr(options, name):
             raise UsageError(f"{name!r} is for ONNX models; a captured module is verified in float64, on its inputs")
-    return TorchBench(state)
+    return TorchBench(state, modes=options.modes)
 
 
 class _Bench(Bench):

@@ -28,8 +28,9 @@ _ROUNDINGS = 4
 class TorchBench(Bench):
     """Runs the caller's own module, with zeros in place of members, and pruned GraphModules."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, *, modes: bool = True) -> None:
         super().__init__(state)
+        self._modes = modes
         meta = [value.name for value in state.graph.constants if value.is_float and not value.readable]
         if meta:
             raise UsageError(
@@ -48,7 +49,7 @@ class TorchBench(Bench):
         from ozgraph.backends.torch import to_module
 
         try:
-            module = to_module(self._state.graph, self._state.plan)
+            module = to_module(self._state.graph, self._state.plan, modes=self._modes)
             report = self._against_original(self._state, module)
         except UsageError:
             raise

@@ -64,7 +64,11 @@ def one_cycle(module: nn.Module, optimizer: torch.optim.Optimizer, groups: Any, 
 
 @pytest.mark.parametrize(
     ("name", "into", "optimizer"),
-    [*((name, "module", optimizer) for name in NETS for optimizer in OPTIMIZERS), ("gqa", "graph", "adamw")],
+    [
+        *((name, "module", optimizer) for name in NETS for optimizer in OPTIMIZERS),
+        ("cnn", "graph", "sgd"),
+        ("gqa", "graph", "adamw"),
+    ],
 )
 def test_training_goes_on_as_with_the_large_module_that_has_zeros(name: str, into: str, optimizer: str) -> None:
     """Fifty steps after the cut, the losses are those of the masked original to 1e-5, in float64."""
