@@ -31,7 +31,7 @@ time, with status 3 while something is left to do, so that long rows fit into sh
 
 `FOLDER` of `--data` holds CIFAR-10 as `examples/cifar_data.py` says; `--cache FILE` spares decoding it again.
 `--pretrained` names a safetensors file with the weights to start from. How much faster the pruned files are is measured
-by `python benchmarks/latency.py --profile`; `benchmarks/results/latency_cpu.txt` is what it printed.
+by `python benchmarks/latency.py --profile`.
 """
 
 

@@ -5,8 +5,9 @@
 Networks for CIFAR-10 get the targets of the rows of ``cifar10.py``, with kept channels a multiple of 8. Their weights
 are random: latency depends on shapes alone. Each is exported, pruned by l2 norm, and both files are timed in turns by
 ``ozgraph bench`` at batch 1 and 8. ``share`` is the speed-up over the ratio of MACs: 1 where every saved MAC saves its
-part of the time. ``--profile`` adds what onnxruntime's operators take in their fastest runs, the rate at which they do
-their MACs, and which of them keep more of their time than their share of the MACs: those are why a file falls short.
+part of the time. ``--profile`` adds the same from the fastest run of every one of onnxruntime's operators, which other
+work on the machine hardly touches, the rate at which they do their MACs, and which of them keep more of their time than
+of the network's MACs: those are why a file falls short.
 """
 
 from __future__ import annotations
@@ -101,17 +102,20 @@ def profile(path: Path, batch: int, threads: int, runs: int = 40) -> dict[str, S
 
 
 def show_profile(whole: dict[str, Spent], small: dict[str, Spent], ratio: float) -> None:
-    """Operators that keep more time than MACs, the most first."""
-    totals = [
+    """What operators take, and which keep more of their time than of their MACs, the most first."""
+    before, after = (
         Spent(sum(each.microseconds for each in part.values()), sum(each.macs for each in part.values()))
         for part in (whole, small)
-    ]
-    print(f"  in operators: before {totals[0]}, after {totals[1]}")
+    )
+    faster = before.microseconds / after.microseconds
+    print(f"  fastest runs: before {before}, after {after}, {faster:.2f}x faster, share {faster / ratio:.2f}")
     nothing = Spent(0.0, 0)
     over = {name: each.microseconds - whole.get(name, nothing).microseconds / ratio for name, each in small.items()}
     for name in sorted(over, key=lambda name: -over[name])[:6]:
-        before = whole.get(name, nothing)
-        print(f"    {over[name] / 1e3:+7.3f} ms over its share: {name:20} before {before}, after {small[name]}")
+        was = whole.get(name, nothing)
+        print(
+            f"    {over[name] / 1e3:+7.3f} ms over its share: {name:20} before {was}, after {small[name]}", flush=True
+        )
 
 
 def main() -> None:
