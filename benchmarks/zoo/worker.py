@@ -94,7 +94,7 @@ def built(library: str, name: str) -> Made:
     torch.manual_seed(0)
     made = source(library).make(name)
     if made.module is not None:
-        perturb(made.module).requires_grad_(False)
+        perturb(made.module, made.args, made.kwargs).requires_grad_(False)
     return made
 
 
