@@ -15,11 +15,13 @@ _NONE = "-"
 ROUTES = {"fx": "torch.export, verified in float64", "onnx": "ONNX, verified by onnxruntime"}
 INTRO = """# The zoo
 
-What ozgraph does with models of every library that we could build, with no list of exceptions and no word about any
-model. Weights are random and perturbed. Of every model a random half of all free slots goes, and what is left is
-verified against the original with exactly those at zero. This page is made from `benchmarks/results/zoo.jsonl`:
+What ozgraph does with models of several libraries, with no list of exceptions and no word about any model. A run goes
+on where the last one stopped, and the tables count **what has been measured so far**: beginnings of each library's
+names, in an order that is fixed. Weights are random and perturbed. Of every model a random half of all free slots goes,
+and what is left is verified against the original with exactly those at zero. This page is made from
+`benchmarks/results/zoo.jsonl`:
 
-    python benchmarks/zoo run torchvision timm huggingface diffusers small files
+    python benchmarks/zoo run torchvision timm huggingface diffusers small
     python benchmarks/zoo run torchvision timm huggingface diffusers small --peer torch-pruning
     python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html
 

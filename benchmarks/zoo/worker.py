@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import onnx
 from cut import at_heads
 from halving import RandomHalf
 from perturb import perturb
@@ -94,7 +93,7 @@ def built(library: str, name: str) -> Made:
     torch.manual_seed(0)
     made = source(library).make(name)
     if made.module is not None:
-        perturb(made.module).requires_grad_(False)
+        perturb(made.module, made.args, made.kwargs).requires_grad_(False)
     return made
 
 
@@ -220,8 +219,3 @@ def _said(error: BaseException) -> str:
         error = error.__cause__
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}"[:400]
-
-
-def check(path: str) -> None:
-    """The file is a valid model."""
-    onnx.checker.check_model(path, full_check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -34,11 +35,20 @@ def left_alone(module: torch.nn.Module, *, training: bool) -> Iterator[None]:
             part.__dict__.clear()
             part.__dict__.update(attributes)
             for held, content in containers:
+                if _same(held, content):
+                    continue  # what refuses to be written to was not written to
                 if isinstance(held, list):
                     held[:] = content
                 else:
                     held.clear()
                     held.update(content)
+
+
+def _same(held: Any, content: Any) -> bool:
+    """Whether a list or dict holds the very objects that it held, in the same order."""
+    if isinstance(held, list):
+        return len(held) == len(content) and all(map(operator.is_, held, content))
+    return list(held) == list(content) and all(held[key] is content[key] for key in content)
 
 
 def contents(part: torch.nn.Module) -> list[tuple[Any, Any]]:

@@ -50,6 +50,8 @@ class Detector(nn.Module):
         self.merge = CrossStage(28, 12)
         self.boxes = nn.ModuleList(nn.Sequential(_conv(width, 10), nn.Conv2d(10, 4 * 5, 1)) for width in (12, 16))
         self.classes = nn.ModuleList(nn.Sequential(_conv(width, 9), nn.Conv2d(9, 3, 1)) for width in (12, 16))
+        for head in (*self.boxes, *self.classes):
+            head[-1].weight.data *= 8  # trained heads are sure of something
 
     def forward(self, x: Tensor) -> Tensor:
         low = self.low(self.stem(x))
@@ -173,7 +175,7 @@ class Windows(nn.Module):
         self.table = nn.Parameter(torch.randn(9, 3))
         steps = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
         apart = (steps[:, :, None] - steps[:, None, :]) + 1
-        self.register_buffer("index", apart[0] * 3 + apart[1])
+        self.register_buffer("offsets", apart[0] * 3 + apart[1])
         self.merge_norm, self.merge, self.head = nn.LayerNorm(48), nn.Linear(48, 20, bias=False), nn.Linear(20, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,7 +184,7 @@ class Windows(nn.Module):
         y = torch.roll(self.norm(x), (-1, -1), (1, 2)).view(batch, height // 2, 2, width // 2, 2, channels)
         y = y.permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, channels)
         q, k, v = self.qkv(y).reshape(-1, 4, 3, 3, 4).permute(2, 0, 3, 1, 4)
-        bias = self.table[self.index.view(-1)].view(4, 4, 3).permute(2, 0, 1)
+        bias = self.table[self.offsets.view(-1)].view(4, 4, 3).permute(2, 0, 1)
         y = ((q * 0.5) @ k.transpose(-2, -1) + bias).softmax(-1) @ v
         y = self.out(y.transpose(1, 2).reshape(-1, 4, channels))
         y = y.view(batch, height // 2, width // 2, 2, 2, channels).permute(0, 1, 3, 2, 4, 5)
@@ -369,7 +371,7 @@ class Shuffled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.one, self.two = _conv(3, 12), _conv(12, 12, 1, 1, 2), _conv(12, 12, 3, 1, 12)
-        self.three, self.left, self.right = _conv(12, 12, 1, 1, 2), _conv(12, 8, 3, 2), _conv(12, 12, 3, 2, 4)
+        self.three, self.left, self.right = _conv(12, 12, 1, 1, 2), _conv(12, 8, 3, 2), _conv(12, 12, 3, 2, 2)
         self.head = nn.Linear(20, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -552,10 +554,15 @@ def _made(kind: type[nn.Module], *inputs: Tensor) -> tuple[nn.Module, tuple[Tens
         module = kind().eval().requires_grad_(False)
         for parameter in module.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
-        for layer in module.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.running_mean.copy_(0.1 * torch.randn(layer.running_mean.shape))
-                layer.running_var.copy_(0.75 + 0.5 * torch.rand(layer.running_var.shape))
+        norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        for layer in norms:
+            layer.train().momentum = None
+        if norms:  # statistics of real activations, so that signals neither fade nor grow; then moved a little
+            module(*inputs)
+        for layer in norms:
+            layer.eval()
+            layer.running_mean.add_(0.1 * layer.running_var.sqrt() * torch.randn(layer.running_mean.shape))
+            layer.running_var.mul_(0.75 + 0.5 * torch.rand(layer.running_var.shape))
     finally:
         torch.random.set_rng_state(state)
     return module, inputs

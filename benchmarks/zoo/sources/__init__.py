@@ -13,7 +13,6 @@ SOURCES = {
     "huggingface": "sources.hugging_face:SOURCE",
     "diffusers": "sources.diffusers_models:SOURCE",
     "small": "sources.small_nets:SOURCE",
-    "files": "sources.onnx_files:SOURCE",
 }
 
 

@@ -15,6 +15,7 @@ from ozgraph.rules.notation import Axes, Axis, Letter, One
 from ozgraph.rules.reduction import EXTREME
 from ozgraph.rules.registry import register
 from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, letters, need_shape
+from ozgraph.rules.signs import signs
 
 
 def _reduce(reduction: Reduction | None, why: str = EXTREME) -> Describe:
@@ -91,7 +92,17 @@ def _extreme_value(op: Op, states: Sequence[Slots | None], result: int, axis: in
 
 
 register("aten.max aten.min", Rule(_extreme, _extreme_value, text="extreme"))
-register("aten.amax aten.amin aten.aminmax", Rule(_reduce(None), uniform, text="extreme"))
+
+
+def _extreme_of_slots(op: Op) -> Spec:
+    """Among numbers of one sign a zero more or less is not noticed, as long as one number is left."""
+    proved = signs(op.inputs[0])
+    harmless = proved.no_negative if op.type.startswith("amax") else proved.no_positive
+    return _reduce(Reduction.EXTREME if harmless else None)(op)
+
+
+register("aten.amax aten.amin", Rule(_extreme_of_slots, uniform, text="extreme"))
+register("aten.aminmax", Rule(_reduce(None), uniform, text="extreme"))
 register("aten.median aten.nanmedian aten.mode aten.kthvalue", Rule(_reduce(None), _indexed_extreme, text="extreme"))
 register("aten.all aten.any", Rule(_reduce(None), opaque, text="extreme"))
 register("aten.prod", Rule(_reduce(None), vanishing, text="product"))
