@@ -299,7 +299,8 @@ def _tensor_names(path: Path) -> set[str]:
 
 def _quantises(graph: Graph) -> bool:
     """Whether data is rounded to integers and back on its way."""
-    return any(op.type == "QuantizeLinear" and op.inputs[0].constant is None for op in graph.ops if op.inputs[0])
+    quantised = (op.input(0) for op in graph.ops if op.type == "QuantizeLinear")
+    return any(data is not None and data.constant is None for data in quantised)
 
 
 def _has(graph: Graph, *dtypes: str) -> bool:
