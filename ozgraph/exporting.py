@@ -157,7 +157,8 @@ class _Judge:
             [leaf for leaf in arrays(run(module, each, double=False)) if isinstance(leaf, np.ndarray)] for each in runs
         ]
         self._name = type(module).__name__
-        self._gap = self._error(whole)
+        self._unpruned = self._run(whole)
+        self._gap = self._error(self._unpruned)
         widest = max((np.finfo(leaf.dtype).eps for leaf in self._wanted[0] if leaf.dtype.kind == "f"), default=0.0)
         if not self._gap <= max(_LIMIT, _GAPS * float(widest) ** 0.5):
             raise VerificationError(
@@ -172,27 +173,38 @@ class _Judge:
         Raises:
             VerificationError: it differs from PyTorch by more than the limit.
         """
-        error, limit = self._error(pruned), max(_LIMIT, _GAPS * self._gap)
+        found = self._run(pruned)
+        error, limit = self._error(found), max(_LIMIT, _GAPS * self._gap)
         self.found = (error, self._gap, limit)
+        self._check_integers(found)
         if not error <= limit:
             raise VerificationError(
                 f"the pruned file differs from what {self._name} computes in PyTorch by {error:.2g} of its spread "
                 f"(limit {limit:.2g}); nothing was written; report this"
             )
 
-    def _error(self, path: Path) -> float:
-        """The largest difference to PyTorch over all outputs and runs, over the spread of the output."""
-        from ozgraph.numerics.measure import gap, liveliness, mismatch
+    def _run(self, path: Path) -> list[list[Array]]:
+        """What onnxruntime computes: for each run, its outputs.
+
+        Raises:
+            ModelError: the file has other inputs or outputs than the module.
+        """
         from ozgraph.numerics.sessions import open_session
 
         session = open_session(path)
         names = [argument.name for argument in session.native.get_inputs()]
-        worst = 0.0
         results: list[list[Array]] = []
         for given in self._given:
             if len(given) != len(names):
                 raise ModelError(f"torch exported {len(names)} inputs of the {len(given)} that {self._name} has")
             results.append(session.native.run(None, dict(zip(names, given, strict=True))))
+        return results
+
+    def _error(self, results: list[list[Array]]) -> float:
+        """The largest difference to PyTorch over all real outputs and runs, over the spread of the output."""
+        from ozgraph.numerics.measure import gap, liveliness, mismatch
+
+        worst = 0.0
         for number in range(len(self._wanted[0])):
             mine, theirs = [row[number] for row in self._wanted], [row[number] for row in results]
             for left, right in zip(mine, theirs, strict=True):
@@ -202,3 +214,20 @@ class _Judge:
             alive = liveliness(mine)
             worst = max(worst, gap(mine, theirs, alive, _LIMIT, moving=alive.moving).error)
         return worst
+
+    def _check_integers(self, results: list[list[Array]]) -> None:
+        """Integers and booleans must be what PyTorch gives, or what onnxruntime gives unpruned where those disagree.
+
+        An arg max of nearly equal values is the example: either answer is right, a third is not.
+
+        Raises:
+            VerificationError: some are neither.
+        """
+        for wanted, unpruned, found in zip(self._wanted, self._unpruned, results, strict=True):
+            for number, (left, middle, right) in enumerate(zip(wanted, unpruned, found, strict=True)):
+                allowed = [right == other for other in (left, middle) if other.shape == right.shape]
+                if left.dtype.kind != "f" and not (allowed and np.logical_or.reduce(allowed).all()):
+                    raise VerificationError(
+                        f"output {number} of the pruned file holds other integers than {self._name} gives in PyTorch; "
+                        "nothing was written; report this"
+                    )

@@ -27,10 +27,10 @@ from ozgraph.passes.prove_dead import zeroing  # noqa: E402
 torch.set_num_threads(1)
 
 
-def ran(path: Path, *inputs: torch.Tensor) -> np.ndarray:
+def ran(path: Path, *inputs: torch.Tensor, output: int = 0) -> np.ndarray:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]
-    found: np.ndarray = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})[0]
+    found: np.ndarray = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})[output]
     return found
 
 
@@ -111,6 +111,31 @@ def test_a_file_that_differs_from_pytorch_is_not_written(tmp_path: Path, monkeyp
         ozgraph.export(module, images()[0], path)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Labelled(nn.Module):
+    """Scores, and the number of the class that an operator chooses by them."""
+
+    def __init__(self, scores: nn.Module, choose: str) -> None:
+        super().__init__()
+        self.scores, self.choose = scores, choose
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = self.scores(x)
+        return scores, getattr(scores, self.choose)(1)
+
+
+def test_integer_outputs_are_those_of_torch(tmp_path: Path) -> None:
+    scores, x = net(0, Plain).eval(), images()[0]
+    first, last = Labelled(scores, "argmax").eval(), Labelled(scores, "argmin").eval()
+    ozgraph.export(first, x, tmp_path / "first.onnx")
+    ozgraph.export(last, x, tmp_path / "last.onnx")
+    with torch.no_grad():
+        assert (first(x)[1].numpy() == ran(tmp_path / "first.onnx", x, output=1)).all()
+    judge = exporting._Judge(first, ((x,), {}), tmp_path / "first.onnx")
+    judge.compare(tmp_path / "first.onnx")
+    with pytest.raises(ozgraph.OzgraphError, match=r"output 1 .* integers"):
+        judge.compare(tmp_path / "last.onnx")
 
 
 def test_bad_input_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
