@@ -431,17 +431,27 @@ def eliminate(
     _refuse(output, graph)
     state = State(graph)
     freeze = Freeze(allow_io=_allowed(allow_io))
-    steps = _pipeline((Normalize(), InferDims(), freeze, Cost(), HoldFinite(), ProveDead(), Eliminate()), passes)
+    steps = _pipeline(elimination(freeze), passes)
     checking = Verify(
         inputs=_path(inputs),
         exact=exact,
         thorough=thorough,
         output=_path(output),
-        redo=tuple(step for step in steps if step.requires & {"certified", "dead", "plan"}),
+        redo=after_a_choice(steps),
         progress=progress,
     )
     _run((*steps, checking), state, verify_each, print_after, progress)
     return _result(state, output)
+
+
+def elimination(freeze: Freeze) -> tuple[Pass, ...]:
+    """The passes that find what is dead and remove it; verification comes after them."""
+    return (Normalize(), InferDims(), freeze, Cost(), HoldFinite(), ProveDead(), Eliminate())
+
+
+def after_a_choice(steps: Iterable[Pass]) -> tuple[Pass, ...]:
+    """Of the passes of an elimination, those that run again once a family is out of the question."""
+    return tuple(step for step in steps if step.requires & {"certified", "dead", "plan"})
 
 
 def verify(

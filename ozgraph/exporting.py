@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ozgraph.api import eliminate
+from ozgraph.api import after_a_choice, elimination, load
 from ozgraph.errors import ModelError, UsageError, VerificationError
 from ozgraph.graph import Array
-from ozgraph.passes.manager import Progress
+from ozgraph.passes.freeze import Freeze
+from ozgraph.passes.manager import Pipeline, Progress
+from ozgraph.passes.state import State
+from ozgraph.passes.summary import prune_report
+from ozgraph.passes.verify import Verify
 from ozgraph.results import PruneReport
 
 if TYPE_CHECKING:
@@ -73,25 +77,34 @@ def export(
     with tempfile.TemporaryDirectory(prefix="ozgraph-export-") as folder:
         whole = Path(folder) / f"{type(inner).__name__}.onnx"
         _to_onnx(program, arguments, keywords, whole, input_names, output_names, dynamic_shapes, opset_version)
-        result = eliminate(whole, progress=progress)
         judge = _Judge(inner, (arguments, keywords), whole)
+        state = _eliminated(whole, judge.gap, progress)
 
         def verified(temporary: str) -> None:
             check(temporary)
             judge.compare(Path(temporary))
 
-        state = result.state
         model = apply(state.graph, state.plan)
         model.meta["ozgraph.external"] = False  # the temporary file may have kept its weights beside it
         written = write(model, path, external=external_data, verify=verified)
-    error, gap, limit = judge.found
+    report, error = prune_report(state, written), judge.error
     return replace(
-        result.report,
-        output=written,
-        max_relative_error=max(result.report.max_relative_error, error),
-        limit=max(result.report.limit, limit),
-        notes=(*result.report.notes, f"PyTorch and onnxruntime differ by {error:.2g}, unpruned by {gap:.2g}"),
+        report,
+        max_relative_error=max(report.max_relative_error, error),
+        limit=max(report.limit, judge.limit),
+        notes=(*report.notes, f"PyTorch and onnxruntime differ by {error:.2g}, unpruned by {judge.gap:.2g}"),
     )
+
+
+def _eliminated(whole: Path, noise: float, progress: Progress | None) -> State:
+    """What is dead in a file, verified; two implementations of it differ by ``noise``."""
+    if progress is not None:
+        progress("load", None, None)
+    state = State(load(whole))
+    steps = elimination(Freeze())
+    checking = Verify(noise=noise, redo=after_a_choice(steps), progress=progress)
+    Pipeline((*steps, checking), progress=progress).run(state)
+    return state
 
 
 def _to_onnx(
@@ -142,7 +155,13 @@ def _to_onnx(
 
 
 class _Judge:
-    """What PyTorch computes, and how far onnxruntime is from it on the unpruned model."""
+    """What PyTorch computes, and how far onnxruntime is from it.
+
+    Attributes:
+        gap: what the two differ by on the unpruned model: a noise floor.
+        limit: what they may differ by on the pruned one.
+        error: what they do differ by on the one compared last.
+    """
 
     def __init__(self, module: torch.nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], whole: Path) -> None:
         from torch import Tensor
@@ -158,14 +177,14 @@ class _Judge:
         ]
         self._name = type(module).__name__
         self._unpruned = self._run(whole)
-        self._gap = self._error(self._unpruned)
+        self.gap = self._error(self._unpruned)
         widest = max((np.finfo(leaf.dtype).eps for leaf in self._wanted[0] if leaf.dtype.kind == "f"), default=0.0)
-        if not self._gap <= max(_LIMIT, _GAPS * float(widest) ** 0.5):
+        if not self.gap <= max(_LIMIT, _GAPS * float(widest) ** 0.5):
             raise VerificationError(
                 f"the ONNX model that torch makes of {self._name} does not compute what PyTorch does: they differ by "
-                f"{self._gap:.2g} of the spread before anything is pruned; nothing was written; report it to torch"
+                f"{self.gap:.2g} of the spread before anything is pruned; nothing was written; report it to torch"
             )
-        self.found = (0.0, self._gap, max(_LIMIT, _GAPS * self._gap))
+        self.error, self.limit = 0.0, max(_LIMIT, _GAPS * self.gap)
 
     def compare(self, pruned: Path) -> None:
         """Compare a pruned file.
@@ -174,13 +193,12 @@ class _Judge:
             VerificationError: it differs from PyTorch by more than the limit.
         """
         found = self._run(pruned)
-        error, limit = self._error(found), max(_LIMIT, _GAPS * self._gap)
-        self.found = (error, self._gap, limit)
+        self.error = self._error(found)
         self._check_integers(found)
-        if not error <= limit:
+        if not self.error <= self.limit:
             raise VerificationError(
-                f"the pruned file differs from what {self._name} computes in PyTorch by {error:.2g} of its spread "
-                f"(limit {limit:.2g}); nothing was written; report this"
+                f"the pruned file differs from what {self._name} computes in PyTorch by {self.error:.2g} of its "
+                f"spread (limit {self.limit:.2g}); nothing was written; report this"
             )
 
     def _run(self, path: Path) -> list[list[Array]]:

@@ -47,6 +47,7 @@ class Verify(Pass):
     3. Where bodies or sequences were rewritten for analysis, the model as read is first compared with its source.
     4. The file that gets the output's name is the very file that the last comparison ran.
 
+    ``noise`` is a noise floor of the outputs that the caller found: what another implementation of them differs by.
     Without ``halves`` families are compared all together only, until something differs; without ``modes`` the module
     that is left of a captured one computes what eval mode does, whatever its ``.training``.
     """
@@ -63,6 +64,7 @@ class Verify(Pass):
         default=False, metadata={"help": "Verify in float64 on onnx's reference evaluator as well; slow."}
     )
     thorough: bool = field(default=False, metadata={"help": "Verify every family alone as well; slow."})
+    noise: float = 0.0
     halves: bool = True
     modes: bool = True
     output: Path | None = None
@@ -225,7 +227,9 @@ class _Bench(Bench):
         origin = graph.origin
         shapes = [sample_shapes(graph, variant) for variant in range(len(origin.samples[:2]))]
         try:
-            return compare(original, other, graph, shape_variants=shapes, inputs=self._inputs, **details)
+            return compare(
+                original, other, graph, shape_variants=shapes, inputs=self._inputs, noise=self._options.noise, **details
+            )
         except ModelError as error:
             raise ModelError(
                 f"{origin.path or graph.name} cannot be verified, and nothing is written that was not: {error}; "

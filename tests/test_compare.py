@@ -282,6 +282,18 @@ def test_the_limit_is_three_noise_floors_where_those_are_larger(
     assert 1e-5 < report.noise_floor < 1e-3
 
 
+def test_a_noise_floor_may_come_from_another_implementation(agreement: Callable[..., VerifyReport]) -> None:
+    first = weights(w=(8, 16), v=(16, 4))
+    second = {name: array.copy() for name, array in first.items()}
+    second["v"] *= np.float32(1.00004)
+    assert not agreement((MLP, first), (MLP, second)).equal
+    assert not agreement((MLP, first), (MLP, second), noise=1e-5).equal
+    report = agreement((MLP, first), (MLP, second), noise=4e-5)
+    assert report.equal
+    assert report.noise_floor == pytest.approx(4e-5)
+    assert report.limit == pytest.approx(1.2e-4)
+
+
 @pytest.mark.parametrize("change", [lambda y: y + np.float32(0.1), lambda y: y * np.float32(np.nan)])
 def test_an_output_that_the_original_does_not_reproduce_is_compared_upstream(
     agreement: Callable[..., VerifyReport], monkeypatch: pytest.MonkeyPatch, change: Callable[[Array], Array]

@@ -54,6 +54,7 @@ def compare(
     inputs: Sequence[Feeds] | None = None,
     exact: bool = False,
     expected: Collection[str] = (),
+    noise: float = 0.0,
     threads: int | None = None,
     providers: Sequence[str] = CPU,
 ) -> VerifyReport:
@@ -75,6 +76,8 @@ def compare(
         inputs: compare on these instead. A single one gets a perturbed companion, to see what varies.
         exact: in float64 on onnx's ReferenceEvaluator, with the limit 1e-12; keep the shapes small.
         expected: what an earlier comparison of such models was based on (``VerifyReport.compared``); looked at first.
+        noise: a noise floor of the outputs that was found in another way, over their spread: what another
+            implementation of the original differs by.
 
     Raises:
         UsageError: inputs cannot be made, or the original does not run on them.
@@ -100,7 +103,7 @@ def compare(
         ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (NOISE_CEILING, _SHARP)
         names = _tensor_names(first) & _tensor_names(second)
         reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs), expected)
-        return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT)
+        return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT, noise)
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:
 
@@ -169,7 +172,9 @@ class _Verdict:
     failure: str | None = None
 
 
-def _compared(reference: Original, other: Path, required: int, kept: Kept | None, base: float) -> VerifyReport:
+def _compared(
+    reference: Original, other: Path, required: int, kept: Kept | None, base: float, noise: float
+) -> VerifyReport:
     graph = reference.graph
     start = reference.start(required)
     while True:
@@ -194,6 +199,9 @@ def _compared(reference: Original, other: Path, required: int, kept: Kept | None
             if [array.shape for array in originals] != shapes or spread(originals) == 0:
                 misfits.append(name)
         if not misfits:
+            for output in graph.outputs if noise else ():
+                if (alive := seen.liveliness.get(output.name)) is not None:
+                    seen.liveliness[output.name] = replace(alive, noise=max(alive.noise, noise))
             verdicts = list(_verdicts(reference, seen, results, base))
             evidence = tuple(key for key, alive in seen.liveliness.items() if reference.counts(alive))
             if not evidence:

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -82,7 +82,8 @@ def _results(
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         pending = [pool.submit(_line, chunk, seed, first, last) for first, last in spans]
-        for future in pending:
+        # As they come: what is done is in the log, however long another case takes.
+        for future in as_completed(pending):
             yield future.result()
 
 

@@ -163,7 +163,9 @@ def backends(made: Made) -> Backends:
     shrunk, refused, fewer = _shrunk(graph, state)
     zeros = copy.deepcopy(module)
     narrow = {name: tensor.to(zeros.state_dict()[name]) for name, tensor in zeroed(graph, zeroing(state)).items()}
-    zeros.load_state_dict({**zeros.state_dict(), **narrow})
+    state_dict = zeros.state_dict()  # an update keeps the versions that some modules ask for
+    state_dict.update(narrow)
+    zeros.load_state_dict(state_dict)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "small.onnx")
         exported = ozgraph.export(zeros, args, path, kwargs=kwargs, opset_version=OPSET)

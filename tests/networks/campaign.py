@@ -61,7 +61,8 @@ def networks(seed: int, first: int, last: int) -> dict[str, Any]:
 def table(log: Path) -> str:
     """The networks of a log, a line each."""
     lines = [_HEAD]
-    for line in map(json.loads, log.read_text().splitlines()):
+    known = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in sorted(known, key=lambda line: line.get("first", len(NAMES))):
         for row in line.get("networks", ()):
             if "module" not in row:
                 continue
