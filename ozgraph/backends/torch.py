@@ -18,6 +18,7 @@ from ozgraph.backends.torch_modes import with_modes
 from ozgraph.errors import PassError
 from ozgraph.frontends.torch_graph import INLINED
 from ozgraph.frontends.torch_origin import TorchOrigin
+from ozgraph.frontends.torch_versions import unguarded
 from ozgraph.graph import Array, Graph, Op, Value
 from ozgraph.plan import NewOp, Plan, Zeroing
 from ozgraph.rules.aten.computed import Computed
@@ -75,7 +76,7 @@ def unlifted(origin: TorchOrigin) -> fx.GraphModule:
     """The program as a module of its own, its weights the original's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = origin.program.module(check_guards=False)
+        exported = unguarded(origin.program)
         return fx.GraphModule(exported, exported.graph, type(origin.module).__name__)
 
 

@@ -25,6 +25,7 @@ from ozgraph.frontends.torch_faults import first_line
 from ozgraph.frontends.torch_graph import build
 from ozgraph.frontends.torch_origin import TorchOrigin
 from ozgraph.frontends.torch_quiet import quiet
+from ozgraph.frontends.torch_versions import unguarded
 from ozgraph.graph import Graph
 
 _NAME = re.compile(r"[\w.]*")
@@ -64,7 +65,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
     try:
         with quiet():
             program = torch.export.load(where)
-            module = program.module(check_guards=False)
+            module = unguarded(program)
         args, kwargs = program.example_inputs or ((), {})
         origin = TorchOrigin(program, module, tuple(args), dict(kwargs), files=frozenset({os.path.realpath(where)}))
         return build(origin, os.path.splitext(os.path.basename(where))[0])

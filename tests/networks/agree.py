@@ -45,8 +45,7 @@ OPSET = 21
 """The first in which GroupNormalization has one scale a channel; before, the exporter writes other operators."""
 
 EXACT = 1e-12
-"""What modules may differ by in float64, unless the zeroed original itself moves by more than a third of it when its
-numbers are rounded otherwise: with half of an untrained network at zero, little of what images differ by arrives."""
+"""What modules may differ by in float64."""
 
 _ATTEMPTS = 6
 
@@ -76,8 +75,6 @@ class Backends:
         shrunk: error of the module shrunken in place, float64; None where its Python cannot follow.
         shrunk_by: the slots that it lost; fewer where a part of it cannot follow.
         refused: why it, or that part, cannot.
-        noise: what the zeroed original's own output moves by, float64, when its numbers are rounded otherwise; 0 where
-            that is far below :data:`EXACT`.
         onnx: error of the file in onnxruntime against PyTorch.
         gap: the same of the unpruned file.
         fitting: of the weights that the file and the GraphModule have by the same name, how many have the same shape,
@@ -90,7 +87,6 @@ class Backends:
     shrunk: float | None
     shrunk_by: int
     refused: str
-    noise: float
     onnx: float
     gap: float
     fitting: tuple[int, int]
@@ -98,12 +94,12 @@ class Backends:
     @property
     def failures(self) -> list[str]:
         """What is not as it should be."""
-        found, exact = [], max(EXACT, 3 * self.noise)
+        found = []
         if not self.removed:
             found.append("nothing was removed")
-        if not self.module <= exact:
+        if not self.module <= EXACT:
             found.append(f"the GraphModule differs by {self.module:.2g}")
-        if self.shrunk is not None and not self.shrunk <= exact:
+        if self.shrunk is not None and not self.shrunk <= EXACT:
             found.append(f"the shrunken module differs by {self.shrunk:.2g}")
         if not self.onnx <= max(1e-5, 3 * self.gap):
             found.append(f"the file differs by {self.onnx:.2g}, unpruned by {self.gap:.2g}")
@@ -182,7 +178,6 @@ def backends(made: Made) -> Backends:
         shrunk=shrunk,
         shrunk_by=fewer,
         refused=refused,
-        noise=report.noise_floor,
         onnx=float(said[1]),
         gap=float(said[2]),
         fitting=(sum(shared), len(shared)),
