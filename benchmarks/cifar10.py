@@ -19,6 +19,7 @@ import json
 import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ozgraph
-from ozgraph.runtime import HESSO, HESSOCRIC, OneCycle, Target
+from ozgraph.runtime import HESSO, HESSO_MIX, HESSOCRIC, OneCycle, Target
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "examples"))
@@ -119,7 +120,9 @@ def pruner(row: Row, module: nn.Module, optimizer: torch.optim.Optimizer, exampl
     if row.method in ("hesso", "cric"):
         kind = {"hesso": HESSO, "cric": HESSOCRIC}[row.method]
         groups = ozgraph.find_groups(module, example, dynamic_shapes=sizes)
-        return kind(optimizer, groups, target=target, steps=steps, **row.options)
+        chosen = dict(row.options)
+        saliency = replace(HESSO_MIX, per=chosen.pop("per", "network"))
+        return kind(optimizer, groups, target=target, steps=steps, saliency=saliency, **chosen)
     if row.method in ("ocspruner", "one-cycle"):
         return OneCycle(
             optimizer,

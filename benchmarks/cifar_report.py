@@ -66,7 +66,8 @@ def _of(row: Row, lines: Sequence[Line]) -> list[Line]:
 
 
 def _figures(row: Row, lines: Sequence[Line]) -> list[str]:
-    first = [f"`{row.name}`", METHODS[row.method], f"{row.rate:g}"]
+    method = METHODS[row.method] + (", scores per family" if row.options.get("per") == "family" else "")
+    first = [f"`{row.name}`", method, f"{row.rate:g}"]
     if not lines:
         return [*first, "", "", "not measured", "", ""]
     kept = {

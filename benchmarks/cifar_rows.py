@@ -28,7 +28,7 @@ class Row:
         removes: what goes, as :class:`ozgraph.Target` takes it; empty for the dense network.
         same_macs_as: of thin networks: the row whose measured MACs it gets, seed by seed; else the target's.
         pretrained: starts from the weights that ``--pretrained`` names.
-        options: further arguments of the pruner.
+        options: further arguments of the pruner; ``per`` is that of its :class:`ozgraph.runtime.Mix`.
         aim: last-epoch accuracy in per cent that the mean over the seeds should pass.
     """
 
@@ -120,6 +120,8 @@ def _pretrained_resnet20(prefix: str, epochs: int, batch: int, rate: float, thin
         replace(hesso, name=f"{prefix}-one-shot", method="one-shot", **alike),
         replace(hesso, name=f"{prefix}-dense", method="dense", removes={}, **alike),
         replace(hesso, name=f"{prefix}-cric", method="cric", options=cric),
+        replace(hesso, name=f"{prefix}-hesso-family", options={**hesso.options, "per": "family"}),
+        replace(hesso, name=f"{prefix}-cric-family", method="cric", options={**cric, "per": "family"}),
         replace(hesso, name=f"{prefix}-thin", method="thin", rate=thin_rate, pretrained=False, **alike),
     )
 

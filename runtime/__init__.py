@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ozgraph.runtime.lhspg import LHSPG
     from ozgraph.runtime.one_cycle import OneCycle
     from ozgraph.runtime.progress import ProgressLine
-    from ozgraph.runtime.saliency import Measure, Mix
+    from ozgraph.runtime.saliency import HESSO_MIX, Measure, Mix
     from ozgraph.runtime.schedule import Schedule
     from ozgraph.target import Target
 
@@ -24,6 +24,7 @@ __all__ = [
     "DHSPG",
     "HESSO",
     "HESSOCRIC",
+    "HESSO_MIX",
     "HSPG",
     "LHSPG",
     "Measure",
@@ -39,6 +40,7 @@ _HOMES = {
     "HESSOCRIC": "ozgraph.runtime.cric",
     "HSPG": "ozgraph.runtime.half_space",
     "HESSO": "ozgraph.runtime.hesso",
+    "HESSO_MIX": "ozgraph.runtime.saliency",
     "LHSPG": "ozgraph.runtime.lhspg",
     "Measure": "ozgraph.runtime.saliency",
     "Mix": "ozgraph.runtime.saliency",

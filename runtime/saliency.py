@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -226,14 +227,20 @@ class Mix:
 
     Attributes:
         weights: criterion, by name or as a function -> its weight.
+        per: ``"network"``, as published, or ``"family"``: each criterion then has the same root mean square over the
+            slots of every family that are not zero yet, so that slots of wide late layers, whose weights are small, do
+            not all go before any others do.
         cost_weight: how strongly expensive slots count as less important: scores are divided by
             (cost / mean cost) ** cost_weight. 0 leaves cost out.
     """
 
     weights: Mapping[str | Criterion, float]
     cost_weight: float = 0.0
+    per: Literal["network", "family"] = "network"
 
     def __post_init__(self) -> None:
+        if self.per not in ("network", "family"):
+            raise UsageError(f"scores are compared per 'network' or per 'family', not per {self.per!r}")
         for named in self.weights:
             if isinstance(named, str) and named not in CRITERIA:
                 raise UsageError(f"no criterion {named!r}; there are {', '.join(CRITERIA)}, or give a function")
@@ -253,11 +260,23 @@ class Mix:
                 )
             # A group that is zero already has nothing left to lose, whatever a criterion makes of 0 / 0.
             scores = torch.where(measure.norms > 0, scores.to(total.dtype), 0.0)
+            if self.per == "family":
+                scores = _evened(scores, measure)
             total += weight * scores / torch.linalg.vector_norm(scores).clamp(min=_TINY)
         if self.cost_weight:
             relative = measure.costs / measure.costs.mean().clamp(min=_TINY)
             total = total / relative.clamp(min=_TINY) ** self.cost_weight
         return total
+
+
+def _evened(scores: Tensor, measure: Measure) -> Tensor:
+    """Scores over the root mean square of their family's slots that are not zero: [slots]."""
+    sizes = torch.tensor([family.size for family in measure.layout.families], device=scores.device)
+    family = torch.arange(len(sizes), device=scores.device).repeat_interleave(sizes, output_size=len(scores))
+    sums = torch.zeros(2, len(sizes), device=scores.device)
+    sums[0].index_add_(0, family, scores.square().to(sums.dtype))
+    sums[1].index_add_(0, family, (measure.norms > 0).to(sums.dtype))
+    return scores / (sums[0] / sums[1].clamp(min=1)).sqrt().clamp(min=_TINY)[family]
 
 
 HESSO_MIX = Mix({"magnitude": 0.2, "mean_magnitude": 0.2, "cosine": 0.2, "taylor1": 0.2, "taylor2": 0.2})

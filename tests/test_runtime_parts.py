@@ -176,6 +176,20 @@ def test_cost_aware_scores_send_expensive_slots_first() -> None:
     assert plain[0] == plain[-1] and aware[0] > aware[-1]
 
 
+def test_scores_per_family_take_families_alike() -> None:
+    module = Loose(a=torch.tensor([4.0, 8.0, 0.0]), b=torch.tensor([0.1, 0.2, 0.2, 0.1]))
+    found = groups(module, family(0, 3, occurrence("a", 0, [0, 1, 2])), family(1, 4, occurrence("b", 0, [0, 1, 2, 3])))
+    places = layout(found, found.families)
+    weights = {name: tensor.detach() for name, tensor in module.named_parameters()}
+    measure = Measure(places, weights, weights, {}, torch.ones(7))
+    plain, even = (Mix({"magnitude": 1.0}, per=per)(measure) for per in ("network", "family"))
+    assert plain[:2].min() > plain[3:].max()
+    # One norm over the network still; a slot at zero is no slot of its family any more.
+    torch.testing.assert_close(even, torch.tensor([1, 2, 0, 1, 2, 2, 1]) / 15**0.5)
+    with pytest.raises(UsageError, match="'layer'"):
+        Mix({"magnitude": 1.0}, per="layer")  # type: ignore[arg-type]
+
+
 def test_a_function_of_the_user_is_a_criterion() -> None:
     measure, _, _, _ = measured()
     assert Mix({lambda m: m.elements: 1.0})(measure).tolist() == pytest.approx([4 / (4 * 5**0.5)] * 5)
