@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
+import click
 from sphinx.application import Sphinx
+from sphinx.util import rst
 
 import ozgraph
 
@@ -56,7 +60,29 @@ def rewrite_included(app: Sphinx, relative_path: Path, parent_docname: str, cont
         content[0] = content[0].replace(f"]({name})", f"](docs/{page})")
 
 
+def plain_help(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Help texts are prose for a terminal, in which no character is markup."""
+    lines[:] = [
+        line if re.match(r"\s*(\.\. |:|\| )", line) else re.sub(r"\S.*", lambda found: rst.escape(found[0]), line)
+        for line in lines
+    ]
+
+
+def with_examples(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """A description with the examples that ``--help`` shows below it."""
+    plain_help(app, context, lines)
+    formatter = click.HelpFormatter(width=110)
+    context.command.format_help_text(context, formatter)
+    _, heading, examples = formatter.getvalue().partition("Examples:\n")
+    if heading:
+        block = textwrap.dedent(examples).strip().splitlines()
+        lines += [".. code-block:: text", "", *(f"   {line}" for line in block), ""]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", rewrite_source)
     app.connect("include-read", rewrite_included)
+    app.connect("sphinx-click-process-description", with_examples)
+    for part in ("options", "arguments", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", plain_help)
