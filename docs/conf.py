@@ -30,6 +30,7 @@ myst_enable_extensions = ["colon_fence"]
 # Sources of results are named by path, and a page of the site may be about the folder beside it.
 exclude_patterns = ["_build"]
 
+python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
