@@ -206,6 +206,13 @@ def test_no_block_escapes(page: Path) -> None:
     assert not re.findall(r"<!-- skip: (?!next \"\w)", page.read_text(encoding="utf-8")), "a skip gives its reason"
 
 
+def test_ci_builds_the_site_with_the_command_that_people_are_told() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert "sphinx-build -W docs build/site" in (ROOT / name).read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.search(r'^\(cd "\$checkout" && sphinx-build .*-W .*\bdocs "\$work/site"\)$', ci, re.MULTILINE)
+
+
 def test_an_operator_a_pass_and_a_saliency_take_less_than_thirty_lines_each() -> None:
     examples = [block.content for block in blocks(ROOT / "docs" / "extend.md") if block.info == "python"]
     assert len(examples) >= 3
