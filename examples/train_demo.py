@@ -8,7 +8,8 @@ parameters that share a channel; the network learns to lean on the others, and r
     pip install "ozgraph[torch]" scikit-learn
     python examples/train_demo.py --output ozgraph/demo
 
-Takes about five minutes on one core. Runs with the same seed and the same versions give the same weights.
+Takes about five minutes on one core; ``--smoke`` is two epochs on made-up images, to see that everything works. Runs
+with the same seed and the same versions give the same weights.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ import torch
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from onnxscript.rewriter import rewrite
 from onnxscript.rewriter.rules.common import remove_optional_bias_from_conv_rule
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -141,11 +140,19 @@ class Digits(nn.Module):
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Training images and labels, then test images and labels; pixels in 0..1."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     data = load_digits()
     split = train_test_split(data.images, data.target, test_size=450, random_state=0, stratify=data.target)
     train_x, test_x = (torch.tensor(part / 16, dtype=torch.float32)[:, None] for part in split[:2])
     train_y, test_y = (torch.tensor(part, dtype=torch.int64) for part in split[2:])
     return train_x, train_y, test_x, test_y
+
+
+def made_up() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images and labels of the same kinds that mean nothing."""
+    return torch.rand(64, 1, 8, 8), torch.randint(10, (64,)), torch.rand(32, 1, 8, 8), torch.randint(10, (32,))
 
 
 def jitter(images: Tensor) -> Tensor:
@@ -232,13 +239,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--sparsity", type=float, default=0.5, help="share of every family to weaken")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="two epochs on made-up images")
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
-    train_x, train_y, test_x, test_y = digits()
+    train_x, train_y, test_x, test_y = made_up() if options.smoke else digits()
     model = Digits()
     print(f"{sum(p.numel() for p in model.parameters())} parameters")
-    train(model, train_x, train_y, options.epochs, options.sparsity)
+    train(model, train_x, train_y, 2 if options.smoke else options.epochs, options.sparsity)
     for name, squares in model.families().items():
         print(f"{name}: norms {np.array2string(squares.detach().sqrt().sort().values.numpy(), precision=2)}")
     print(f"test accuracy {accuracy(model, test_x, test_y):.4f}")

@@ -343,6 +343,8 @@ def prune(
 ) -> PruneResult:
     """Remove the groups that matter least, and write the smaller model once onnxruntime has verified it.
 
+    Arguments that are not listed are fields of the passes ``select``, ``group`` and ``verify``.
+
     Args:
         output: the file to write; None keeps the model in memory. It is verified either way.
         target: the fraction to remove; exactly one of ``target`` and ``max_drift``.
@@ -351,7 +353,6 @@ def prune(
         allow_io: inputs and outputs of the model that may shrink: True for all, or names and globs. The report says
             which did. Where weights make the slots of an input as well (a cache), those that go must have been zero.
         inputs: an ``.npz`` to verify (and measure drift) on; made inputs otherwise.
-        Other arguments are those of the passes :class:`Select`, :class:`Group` and :class:`Verify`.
 
     Raises:
         ModelError: the model cannot be read.

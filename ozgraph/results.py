@@ -180,7 +180,7 @@ class VerifyReport:
     """Agreement of two models.
 
     Attributes:
-        max_relative_error: max |a - b| over the spread of the original's output across inputs, the worst output.
+        max_relative_error: max abs(a - b) over the spread of the original's output across inputs, the worst output.
         noise_floor: the same between the original with and without graph optimisations.
         limit: ``max(1e-5, 3 * noise_floor)``, or 1e-12 for exact runs.
         compared: tensor names that were compared (an output that does not vary is replaced by a tensor upstream).

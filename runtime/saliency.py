@@ -88,7 +88,7 @@ class Measure:
 
     @cached_property
     def absolutes(self) -> Tensor:
-        """Sum of |x|: [slots]."""
+        """Sum of abs(x): [slots]."""
         return self.layout.sums(_absolutes, self.weights)
 
     @cached_property
@@ -127,7 +127,7 @@ class Measure:
 
     @cached_property
     def sensitivity(self) -> Tensor:
-        """Sum of |x g|: [slots]."""
+        """Sum of abs(x g): [slots]."""
         return self.layout.sums(_absolute_product, self.weights, self.gradients)
 
     @cached_property
@@ -183,7 +183,7 @@ def taylor2(measure: Measure) -> Tensor:
 
 
 def snip(measure: Measure) -> Tensor:
-    """Sum of |x g|: what the loss would change by, element by element."""
+    """Sum of abs(x g): what the loss would change by, element by element."""
     return measure.sensitivity
 
 

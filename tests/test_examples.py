@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -81,6 +82,20 @@ def test_adapters_of_a_llama_are_trained_by_a_trainer(tmp_path: Path) -> None:
     through = ("-c", f"import sys; sys.path[:0] = [{tests!r}, {str(EXAMPLES)!r}]; del sys.argv[0]; {prepared}")
     said = told(tmp_path, "hesso_trainer.py", "--lora", "--steps", "20", through=through)
     check(said, tmp_path / "small.onnx", 0.6)
+
+
+@pytest.mark.slow
+def test_the_network_of_the_demo_is_written_with_its_test_data(tmp_path: Path) -> None:
+    folder = tmp_path / "small.onnx"  # its --output is a folder
+    told(tmp_path, "train_demo.py", "--smoke")
+    onnx.checker.check_model(folder / "digits.onnx")
+    with np.load(folder / "digits.npz", allow_pickle=False) as data:
+        assert data["images"].shape == (32, 8, 8) and data["labels"].shape == (32,)
+
+
+def test_every_script_is_run_here() -> None:
+    scripts = {path.name for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    assert scripts == set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
 
 
 def test_data_is_asked_for(tmp_path: Path) -> None:
