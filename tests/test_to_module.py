@@ -124,6 +124,21 @@ def test_statistics_over_all_batches_and_layers_called_twice_follow_train_mode()
     torch.testing.assert_close(small.eval()(x), module.eval()(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_module_that_was_pruned_before_is_pruned_again() -> None:
+    module = net(0, Residual).double()
+    x = images(8)[0].double()
+    once = ozgraph.eliminate(ozgraph.capture(module, (x,))).to_module()
+    twice = ozgraph.eliminate(ozgraph.capture(once, (x,))).to_module()
+    for each in (module, twice):
+        each.train()
+    for step in range(3):
+        x = images(20 + step)[0].double()
+        torch.testing.assert_close(twice(x), module(x), rtol=0, atol=1e-12)
+    # Batches are counted once, and statistics move as they did.
+    torch.testing.assert_close(dict(twice.named_buffers()), dict(module.named_buffers()), rtol=0, atol=1e-12)
+
+
 def test_dropout_drops_in_train_mode_alone() -> None:
     _, small, _ = pruned("attention")
     x = images(7)[0].double()

@@ -52,7 +52,10 @@ def training_arguments(origin: TorchOrigin) -> Training:
     except OzgraphError as error:
         return Training(unmatched=(str(error),), captured=False)
     counters, counting = _counters(program)
-    before = list(_calls(origin.program.graph))
+    # A module that was pruned before adds in eval mode too: zero.
+    still, idle = _counters(origin.program)
+    counters = {name: step - still.get(name, 0) for name, step in counters.items() if step != still.get(name, 0)}
+    before = [node for node in _calls(origin.program.graph) if node not in idle]
     after = [node for node in _calls(program.graph) if node not in counting]
     arguments: dict[fx.Node, dict[str, Any]] = {}
     averages: dict[fx.Node, tuple[str, int]] = {}
