@@ -11,6 +11,7 @@ from ozgraph.graph import Value
 from ozgraph.names import unseen_removed
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
+from ozgraph.suggestions import hint
 
 
 def text(state: State) -> str:
@@ -49,7 +50,7 @@ def dump_after(names: Iterable[str]) -> Callable[[Pass, State], None]:
     known = {step.name for step in _subclasses(Pass) if hasattr(step, "name")}
     unknown = sorted(wanted - known)
     if unknown:
-        raise UsageError(f"no pass {unknown[0]!r} to print after; there are {', '.join(sorted(known))}")
+        raise UsageError(f"no pass {unknown[0]!r} to print after; {hint(unknown[0], sorted(known))}")
 
     def observe(step: Pass, state: State) -> None:
         if step.name in wanted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from ozgraph.graph import Value
 from ozgraph.passes.infer_dims import dynamic_reason
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import State
+from ozgraph.suggestions import hint
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Freeze(Pass):
             "help": "let inputs and outputs of the model shrink: all, or those that this name or glob matches",
             "metavar": "[NAME]",
             "bare": "*",
+            "complete": "signature",
         },
     )
 
@@ -82,9 +83,7 @@ class Freeze(Pass):
             # Names may hold brackets, which globs read otherwise: the very name comes first.
             matching = [name] if name in signature else [other for other in signature if fnmatchcase(other, name)]
             if not matching and name != "*":
-                near = get_close_matches(name, signature, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(signature)}"
-                raise UsageError(f"--allow-io: the model has no input or output {name!r}; {hint}")
+                raise UsageError(f"--allow-io: the model has no input or output {name!r}; {hint(name, signature)}")
             found.update(signature[other] for other in matching)
         return frozenset(found)
 

@@ -77,8 +77,18 @@ class Family:
         """The tensor that the dim is best known by."""
         return self.members[0].value.name
 
+    @property
+    def names(self) -> list[str]:
+        """Its id, the weights that shrink with it, and the operators that use them."""
+        return [self.id, *names_of(value for value, _ in self.slices)]
+
     def __repr__(self) -> str:
         return f"Family({self.id}, {self.dim}, {self.atom.size} slots, {self.exactness})"
+
+
+def names_of(weights: Iterable[Value]) -> list[str]:
+    """Names of weights and of the operators that use them, each once."""
+    return list(dict.fromkeys(name for value in weights for name in (value.name, *(op.name for op, _ in value.uses))))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from ozgraph.errors import PassError, UsageError
 from ozgraph.passes.state import State
+from ozgraph.suggestions import hint, nearest
 
 Progress = Callable[[str, int | None, int | None], None]
 """``progress(message, done, total)``; ``done`` and ``total`` are None where the work is not counted."""
@@ -123,10 +124,14 @@ def _find(name: str) -> type[Pass]:
         else:
             entries = {entry.name: entry for entry in entry_points(group="ozgraph.passes")}
             if name not in entries:
-                known = ", ".join(sorted(entries)) or "none is installed"
-                raise UsageError(f"no pass {name!r}; write module:Class, or the name of an installed one ({known})")
+                known = hint(name, sorted(entries)) if entries else "none is installed"
+                raise UsageError(f"no pass {name!r}; write module:Class, or the name of an installed one: {known}")
             found = entries[name].load()
-    except (ImportError, AttributeError) as error:
+    except AttributeError as error:
+        near = nearest(attribute, vars(import_module(module))) if colon else None
+        meant = f"; did you mean '{module}:{near}'?" if near is not None else ""
+        raise UsageError(f"pass {name!r} cannot be imported: {error}{meant}") from error
+    except ImportError as error:
         raise UsageError(f"pass {name!r} cannot be imported: {error}") from error
     if not callable(found):
         raise UsageError(f"{name!r} is not a pass class")

@@ -14,6 +14,7 @@ from ozgraph.graph import Array
 from ozgraph.passes.group import Family
 from ozgraph.passes.state import State
 from ozgraph.rules.parameters import Encoding
+from ozgraph.suggestions import hint
 
 Scores = npt.NDArray[np.float64]
 Criterion = Callable[[State, Family], Scores]
@@ -75,5 +76,5 @@ def criterion(named: str | Criterion, seed: int) -> Criterion:
     if named == "random":
         return random(seed)
     if named not in CRITERIA:
-        raise UsageError(f"no criterion {named!r}; there are {', '.join([*CRITERIA, 'random'])}")
+        raise UsageError(f"no criterion {named!r}; {hint(named, [*CRITERIA, 'random'])}")
     return CRITERIA[named]

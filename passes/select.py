@@ -11,11 +11,12 @@ import numpy as np
 
 from ozgraph.dims import Take, children, resolve
 from ozgraph.errors import UsageError
-from ozgraph.graph import Value
-from ozgraph.passes.group import Family
+from ozgraph.graph import Graph
+from ozgraph.passes.group import Family, names_of
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.saliency import Criterion, Scores, criterion
 from ozgraph.passes.state import Mask, Removal, State
+from ozgraph.suggestions import nearest
 from ozgraph.target import Target
 
 _WIDE = 32
@@ -53,12 +54,21 @@ class Select(Pass):
     )
     min_kept: int = field(default=1, metadata={"help": "slots that every family keeps at least"})
     include: tuple[str, ...] = field(
-        default=(), metadata={"help": "prune only families with a tensor or node that matches this glob"}
+        default=(),
+        metadata={
+            "help": "prune only families that this glob matches: by a tensor, a node, or their id",
+            "metavar": "GLOB",
+            "complete": "families",
+        },
     )
     exclude: tuple[str, ...] = field(
-        default=(), metadata={"help": "leave families alone with a tensor or node that matches this glob"}
+        default=(),
+        metadata={
+            "help": "leave families alone that this glob matches: by a tensor, a node, or their id",
+            "metavar": "GLOB",
+            "complete": "families",
+        },
     )
-
     uniform: bool = field(
         default=False, metadata={"help": "remove the same number of slots from families that are alike, as layers are"}
     )
@@ -112,18 +122,20 @@ class Select(Pass):
 
     def hold(self, state: State) -> None:
         """Mark families that the user's globs leave out."""
-        for family in state.families:
-            # A family is included by what is zeroed for it, and excluded by whatever would shrink with it.
-            if self.include and not _matches(_names(member.value for member in family.members), self.include):
-                family.held = family.held or "not included"
-            if _matches(_names(value for value, _ in family.slices), self.exclude):
-                family.held = family.held or "excluded"
-        known = _names(value for family in state.families for value, _ in family.slices)
+        known = list(dict.fromkeys(name for family in state.families for name in family.names))
         for glob in (*self.include, *self.exclude):
             if not _matches(known, (glob,)):
                 raise UsageError(
-                    f"{glob!r} matches no tensor or node of a family that can be pruned; see 'ozgraph analyze'"
+                    f"{glob!r} matches no tensor, node or id of a family that can be pruned; "
+                    f"{_meant(glob, known, state.graph)}"
                 )
+        for family in state.families:
+            # A family is included by what is zeroed for it, and excluded by whatever would shrink with it.
+            zeroed = [family.id, *names_of(member.value for member in family.members)]
+            if self.include and not _matches(zeroed, self.include):
+                family.held = family.held or "not included"
+            if _matches(family.names, self.exclude):
+                family.held = family.held or "excluded"
 
     def _scores(self, state: State, family: Family, score: Criterion) -> Scores:
         scores = np.asarray(score(state, family), dtype=np.float64)
@@ -231,13 +243,19 @@ def _kind(family: Family) -> tuple[object, ...]:
     return family.atom.size, family.exactness, tuple(places)
 
 
-def _matches(names: set[str], globs: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs for name in names)
+def _matches(names: Iterable[str], globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, glob) for name in names for glob in globs)
 
 
-def _names(weights: Iterable[Value]) -> set[str]:
-    """Names of weights and of the operators that use them."""
-    return {name for value in weights for name in (value.name, *(op.name for op, _ in value.uses))}
+def _meant(glob: str, known: Sequence[str], graph: Graph) -> str:
+    """What somebody may have meant by a glob that matches no family."""
+    inside = sum(glob in name for name in known)
+    if inside:
+        return f"did you mean '*{glob}*', which matches {inside:,}?"
+    if _matches([*graph.values, *(op.name for op in graph.ops)], (glob,)):
+        return "it is in the model, but nothing there can go: 'ozgraph analyze --all' says why"
+    near = nearest(glob, known)
+    return f"did you mean {near!r}?" if near is not None else "'ozgraph analyze' lists the families"
 
 
 def _protected(state: State, scored: dict[Family, Scores]) -> set[int]:

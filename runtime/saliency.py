@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ozgraph.errors import UsageError
 from ozgraph.runtime.places import Layout
+from ozgraph.suggestions import hint
 
 _TINY = 1e-12
 
@@ -243,7 +244,7 @@ class Mix:
             raise UsageError(f"scores are compared per 'network' or per 'family', not per {self.per!r}")
         for named in self.weights:
             if isinstance(named, str) and named not in CRITERIA:
-                raise UsageError(f"no criterion {named!r}; there are {', '.join(CRITERIA)}, or give a function")
+                raise UsageError(f"no criterion {named!r}; {hint(named, CRITERIA)} A function will do, too")
         if not self.weights:
             raise UsageError("a saliency needs at least one criterion")
 

@@ -352,6 +352,7 @@ def test_every_flag_is_a_keyword_of_the_python_function(name: str) -> None:
     command = cli.cli.get_command(context, name)
     assert command is not None
     own = {"macs", "parameters", "groups", "latency", "everything", "timings", "as_json", "quiet", "help"}
+    own |= {"config", "print_config"}
     own |= {"page", "pruned", "dot", "annotate"}  # methods of what analyze returns
     flags = {option.name for option in command.params if isinstance(option, click.Option)} - own
     function = bench if name == "bench" else getattr(real, name)

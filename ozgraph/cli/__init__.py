@@ -29,7 +29,28 @@ _COMMANDS = {
     "bench": ("ozgraph.cli.bench", "Time two models against each other."),
     "passes": ("ozgraph.cli.passes", "List the passes of the pipeline, and user passes."),
     "demo": ("ozgraph.cli.demo", "Do all of it on a small trained model that ships with ozgraph."),
+    "completion": ("ozgraph.cli.completion", "Teach a shell to complete commands, options and names."),
 }
+
+COMPLETE = "_OZGRAPH_COMPLETE"
+"""Environment variable with which a shell asks for completions; click names it after the program."""
+
+
+def command_names() -> list[str]:
+    """The commands, in the order of use, not of the alphabet."""
+    return list(_COMMANDS)
+
+
+def command_of(name: str) -> click.Command:
+    """A command, imported when it is asked for."""
+    command = getattr(import_module(_COMMANDS[name][0]), "command")  # noqa: B009
+    assert isinstance(command, click.Command)
+    return command
+
+
+def commands_with(option: str) -> list[str]:
+    """The commands that have an option."""
+    return [name for name in _COMMANDS if any(option in param.opts for param in command_of(name).params)]
 
 
 class _ReaderLeftError(Exception):
@@ -62,34 +83,74 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of use, not of the alphabet."""
-        return list(_COMMANDS)
+        """Names in the order of use."""
+        return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module."""
-        if cmd_name not in _COMMANDS:
-            return None
-        command = getattr(import_module(_COMMANDS[cmd_name][0]), "command")  # noqa: B009
-        assert isinstance(command, click.Command)
-        return command
+        return command_of(cmd_name) if cmd_name in _COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Suggest the nearest name where there is no such command."""
         name = args[0]
-        if name not in _COMMANDS and not name.startswith("-"):
-            from difflib import get_close_matches
+        if name in _COMMANDS:
+            return name, command_of(name), args[1:]
+        if ctx.resilient_parsing:
+            return None, None, args
+        raise click.UsageError(f"no command {name!r}; {_meant(name)}", ctx)
 
-            near = get_close_matches(name, _COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_COMMANDS)}"
-            raise click.UsageError(f"no command {name!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say where options go that are none of the program's own."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            having = commands_with(error.option_name)
+            if not having:
+                raise
+            place = f"options stand behind their command: ozgraph {having[0]} {error.option_name}"
+            raise click.UsageError(f"no option {error.option_name!r} before a command; {place}", ctx) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Commands from the table, which imports none of them."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=line) for name, (_, line) in _COMMANDS.items() if name.startswith(incomplete)]
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The description, then the examples."""
+        from ozgraph.cli.command import Example, write_examples
+
+        super().format_help_text(ctx, formatter)
+        write_examples([Example(purpose, line) for purpose, line in EXAMPLES], formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+EXAMPLES = (
+    ("See all of it work, in under a minute", "ozgraph demo"),
+    ("What can go, what that saves, and why the rest stays", "ozgraph analyze model.onnx"),
+    ("Remove half of the arithmetic", "ozgraph prune model.onnx -o small.onnx --target-macs 0.5"),
+    ("Which is faster, and how sure is that", "ozgraph bench model.onnx small.onnx"),
+)
+"""Purposes and command lines, as ``--help`` shows them."""
+
+
+def _meant(name: str) -> str:
+    """What somebody may have meant by a command that there is not."""
+    from ozgraph.suggestions import hint
+
+    if name == "help":
+        return "see: ozgraph --help"
+    if name.endswith((".onnx", ".pt2")):
+        return f"did you mean: ozgraph analyze {name}"
+    return hint(name, _COMMANDS)
 
 
 @click.group(
@@ -100,14 +161,10 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, message="ozgraph %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    r"""Prune neural networks by structure: smaller ONNX models, proved equal before they are written.
+    """Prune neural networks by structure: smaller ONNX models, proved equal before they are written.
 
-    \b
-      ozgraph analyze model.onnx
-      ozgraph prune model.onnx -o small.onnx --target-macs 0.5
-      ozgraph bench model.onnx small.onnx
-
-    Exit status: 0 done, 1 verification failed, 2 bad input or usage.
+    'ozgraph COMMAND --help' says more of a command, with examples. Exit status: 0 done, 1 verification failed, 2 bad
+    input or usage.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -124,6 +181,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # A name outside the terminal's alphabet is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if COMPLETE in os.environ:
+        return _complete()
     try:
         status = cli.main(list(sys.argv[1:] if arguments is None else arguments), "ozgraph", standalone_mode=False)
         return status if isinstance(status, int) else DONE
@@ -153,6 +212,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         kind = type(error).__name__
         return _fail(f"internal error: {kind}: {error} (OZGRAPH_TRACEBACK=1 shows where; please report it)", DEFECT)
+
+
+def _complete() -> int:
+    """Answer a shell that wants completions. It is in the middle of a line: whatever fails, fails in silence."""
+    from contextlib import redirect_stderr, suppress
+
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), suppress(Exception):
+        # click leaves with its own status.
+        cli.main([], "ozgraph", standalone_mode=False, complete_var=COMPLETE)
+    return DONE
 
 
 _INSTALL = {

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
+from ozgraph.cli.command import Command, Example
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.errors import UsageError
@@ -19,15 +20,41 @@ def _quiet(message: str, done: int | None = None, total: int | None = None) -> N
     """No one looks."""
 
 
-@click.command("analyze")
-@click.argument("model")
+@click.command(
+    "analyze",
+    cls=Command,
+    examples=(
+        Example("What can go, what that saves, and why the rest stays", "ozgraph analyze model.onnx"),
+        Example("The same to look at, in one file", "ozgraph analyze model.onnx --html report.html"),
+        Example(
+            "At a size of your own, where the file leaves it open", "ozgraph analyze model.onnx --shape image=8x1x8x8"
+        ),
+        Example(
+            "Every weight axis that shrinks with f0, for programs", "ozgraph analyze model.onnx --include f0 --json"
+        ),
+    ),
+)
+@click.argument("model", type=click.Path())
 @options_of(Reading)
 @options_of(Select, only=("include", "exclude"))
 @options_of(Group, Freeze, Running)
-@click.option("--html", "page", metavar="FILE", help="Also write a page that shows the model: one file, no network.")
-@click.option("--pruned", metavar="SMALL", help="On that page, also what became of it in this pruned model.")
-@click.option("--dot", metavar="FILE", help="Also write the graph for Graphviz.")
-@click.option("--annotate", metavar="FILE", help="Also write the model with families in its metadata, as Netron shows.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(),
+    metavar="FILE",
+    help="Also write a page that shows the model: one file, no network.",
+)
+@click.option(
+    "--pruned", type=click.Path(), metavar="SMALL", help="On that page, also what became of it in this pruned model."
+)
+@click.option("--dot", type=click.Path(), metavar="FILE", help="Also write the graph for Graphviz.")
+@click.option(
+    "--annotate",
+    type=click.Path(),
+    metavar="FILE",
+    help="Also write the model with families in its metadata, as Netron shows.",
+)
 @click.option("--all", "everything", is_flag=True, help="Show every family and every reason.")
 @click.option("--timings", is_flag=True, help="Show the seconds that each pass took.")
 @output_options

@@ -36,6 +36,16 @@ def parse_shape(text: str) -> Shape:
     return name, tuple(int(part) for part in parts)
 
 
+def spell_shape(shape: Shape) -> str:
+    """The text that :func:`parse_shape` reads.
+
+    >>> spell_shape(("image", (1, 3, 224, 224)))
+    'image=1x3x224x224'
+    """
+    name, sizes = shape
+    return f"{name}={'x'.join(map(str, sizes))}"
+
+
 def parse_pass(text: str) -> str:
     """The name of a pass; one in a module of its own is also looked for in the current folder."""
     # Last on the path, so that a file here cannot stand in for an installed library.
@@ -55,6 +65,8 @@ class Reading:
             "flag": "--shape",
             "metavar": "NAME=1x3x224x224",
             "parse": parse_shape,
+            "spell": spell_shape,
+            "complete": "inputs",
         },
     )
     simplify: bool = field(default=False, metadata={"help": "Run onnxsim on the model first (extra 'simplify')."})
@@ -71,12 +83,17 @@ class Running:
             "flag": "--pass",
             "metavar": "MODULE:CLASS",
             "parse": parse_pass,
+            "complete": "installed",
         },
     )
     verify_each: bool = field(default=False, metadata={"help": "Check what each pass promises after it ran."})
     print_after: tuple[str, ...] = field(
         default=(),
-        metadata={"help": "Print the graph to standard error after this pass.", "metavar": "PASS"},
+        metadata={
+            "help": "Print the graph to standard error after this pass.",
+            "metavar": "PASS",
+            "complete": "pipeline",
+        },
     )
 
 

@@ -7,15 +7,26 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import Reading, Shape, output_options, print_json
+from ozgraph.cli.command import Command, Example
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.numerics.bench import ROUNDS
 from ozgraph.passes.verify import Verify
 
 
-@click.command("bench")
-@click.argument("first")
-@click.argument("second")
+@click.command(
+    "bench",
+    cls=Command,
+    examples=(
+        Example("Which is faster, and how sure is that?", "ozgraph bench model.onnx small.onnx"),
+        Example(
+            "On eight images at a time and two threads",
+            "ozgraph bench model.onnx small.onnx --shape image=8x1x8x8 --threads 2",
+        ),
+    ),
+)
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path())
 @click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Rounds; each times both.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads in onnxruntime.")
 @options_of(Verify, only=("inputs",))

@@ -7,11 +7,21 @@ from pathlib import Path
 import click
 
 from ozgraph.cli.arguments import output_options, print_json
+from ozgraph.cli.command import Command, Example
 from ozgraph.cli.progress import progress_line
 
 
-@click.command("demo")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep the models and the data here.")
+@click.command(
+    "demo",
+    cls=Command,
+    examples=(
+        Example("See it work", "ozgraph demo"),
+        Example("Keep the models and the images", "ozgraph demo --keep digits"),
+    ),
+)
+@click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep the models and the data here."
+)
 @output_options
 def command(keep: Path | None, as_json: bool, quiet: bool) -> None:
     """Do all of it on a small trained model that ships with ozgraph.

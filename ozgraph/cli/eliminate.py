@@ -7,15 +7,25 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import Reading, Running, Shape, output_options, print_json
+from ozgraph.cli.command import Command, Example
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.verify import Verify
 
 
-@click.command("eliminate")
-@click.argument("model")
-@click.option("-o", "--output", required=True, metavar="FILE", help="Where to write the smaller model.")
+@click.command(
+    "eliminate",
+    cls=Command,
+    examples=(
+        Example("Remove what training made zero", "ozgraph eliminate model.onnx -o small.onnx"),
+        Example("The same, compared in float64 as well", "ozgraph eliminate model.onnx -o small.onnx --exact"),
+    ),
+)
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where to write the smaller model."
+)
 @options_of(Freeze, Verify, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options

@@ -15,6 +15,8 @@ Name, type and default come from the field. Metadata keys that are understood:
     metavar     what ``--help`` calls the argument
     min, max    limits of a number, both included
     parse       function from the argument's text to the value; ``ValueError`` becomes a usage error
+    spell       the way back, where it is not ``str``
+    complete    what a shell may offer for it, a name in :data:`ozgraph.cli.completing.COMPLETERS`
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
+
+from ozgraph.suggestions import hint
 
 if TYPE_CHECKING:
     # Generic for type checkers only; at run time not in every version of click.
@@ -93,13 +97,27 @@ def _option(entry: Field[Any], annotation: Any) -> click.Option:
     if "bare" in metadata:
         settings.update(is_flag=False, flag_value=metadata["bare"])
     parse = metadata.get("parse")
-    kind = _Parsed(parse, metadata.get("metavar", "TEXT")) if parse else _kind(element, metadata)
+    if parse is not None:
+        kind: Any = Parsed(parse, metadata.get("spell", str), metadata.get("metavar", "TEXT"))
+    else:
+        kind = _kind(element, metadata)
+    if "complete" in metadata:
+        settings["shell_complete"] = _completer(metadata["complete"])
     cls = BareOption if "bare" in metadata else click.Option
     return cls([flag, entry.name], type=kind, multiple=multiple, **settings)
 
 
 class BareOption(click.Option):
     """An option whose argument may be left out; followed by a word, it takes that for its argument."""
+
+
+def _completer(name: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from ozgraph.cli.completing import COMPLETERS
+
+        return COMPLETERS[name](context, parameter, incomplete)
+
+    return complete
 
 
 _METAVARS = {int: "N", float: "X", Path: "FILE"}
@@ -125,9 +143,9 @@ def _element(annotation: Any) -> tuple[Any, bool]:
 
 def _kind(element: Any, metadata: Mapping[str, Any]) -> Any:
     if "choices" in metadata:
-        return click.Choice(metadata["choices"])
+        return _Choice(metadata["choices"])
     if get_origin(element) is Literal:
-        return click.Choice(get_args(element))
+        return _Choice(get_args(element))
     if element in (int, float):
         low, high = metadata.get("min"), metadata.get("max")
         if low is None and high is None:
@@ -140,14 +158,27 @@ def _kind(element: Any, metadata: Mapping[str, Any]) -> Any:
     raise TypeError(f"no command line form for {element!r}; give the field a 'parse' function in its metadata")
 
 
-class _Parsed(_ParamType):
-    """An argument that a function reads."""
+class _Choice(click.Choice):  # type: ignore[type-arg]
+    """One of several texts; a misspelt one is asked about."""
 
-    def __init__(self, parse: Callable[[str], Any], name: str) -> None:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The choice that ``value`` is."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not one of them; {hint(str(value), map(str, self.choices))}", param, ctx)
+
+
+class Parsed(_ParamType):
+    """An argument that one function reads and another spells."""
+
+    def __init__(self, parse: Callable[[str], Any], spell: Callable[[Any], str], name: str) -> None:
         self.parse = parse
+        self.spell = spell
         self.name = name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read text; a default is a value already."""
         if not isinstance(value, str):
             return value
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import output_options, print_json
+from ozgraph.cli.command import Command, Example
 
 GROUP = "ozgraph.passes"
 """The entry-point group under which packages bring passes along."""
@@ -27,7 +28,9 @@ class PassRow:
     origin: str
 
 
-@click.command("passes")
+@click.command(
+    "passes", cls=Command, examples=(Example("What runs, in order, and what is installed", "ozgraph passes"),)
+)
 @output_options
 def command(as_json: bool, quiet: bool) -> None:
     """List the passes of the pipeline in order, then the installed user passes.

@@ -14,6 +14,7 @@ from ozgraph.cli.arguments import (
     output_options,
     print_json,
 )
+from ozgraph.cli.command import Command, Example
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.errors import UsageError
@@ -25,9 +26,31 @@ from ozgraph.passes.verify import Verify
 _FRACTION = click.FloatRange(0, 1, max_open=True)
 
 
-@click.command("prune")
-@click.argument("model")
-@click.option("-o", "--output", required=True, metavar="FILE", help="Where to write the smaller model.")
+@click.command(
+    "prune",
+    cls=Command,
+    alternatives=("macs", "parameters", "groups", "latency", "max_drift"),
+    examples=(
+        Example("Remove half of the arithmetic", "ozgraph prune model.onnx -o small.onnx --target-macs 0.5"),
+        Example(
+            "A third of the parameters, widths in multiples of 16, the stem as it is",
+            "ozgraph prune model.onnx -o small.onnx --target-params 0.33 --round-to 16 --exclude 'stem.*'",
+        ),
+        Example(
+            "As much as moves the output by a hundredth at most",
+            "ozgraph prune model.onnx -o small.onnx --max-drift 0.01",
+        ),
+        Example(
+            "Keep the settings in a file, and run with them",
+            "ozgraph prune model.onnx -o small.onnx --target-macs 0.5 --print-config > prune.toml\n"
+            "ozgraph prune --config prune.toml",
+        ),
+    ),
+)
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where to write the smaller model."
+)
 @click.option("--target-macs", "macs", type=_FRACTION, metavar="R", help="Fraction of the MACs to remove.")
 @click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
 @click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")

@@ -7,14 +7,23 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import Reading, Shape, output_options, print_json
+from ozgraph.cli.command import Command, Example
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.passes.verify import Verify
 
 
-@click.command("verify")
-@click.argument("first")
-@click.argument("second")
+@click.command(
+    "verify",
+    cls=Command,
+    examples=(
+        Example("Do two files compute the same?", "ozgraph verify model.onnx other.onnx"),
+        Example("On inputs of your own, an array each", "ozgraph verify model.onnx other.onnx --inputs inputs.npz"),
+        Example("For scripts", "ozgraph verify model.onnx other.onnx --json > verdict.json"),
+    ),
+)
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path())
 @options_of(Verify, only=("inputs", "exact"))
 @options_of(Reading, only=("shapes",))
 @output_options

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ozgraph.errors import ModelError, UsageError
+from ozgraph.suggestions import nearest
 
 Sample = dict[str, tuple[int, ...]]
 
@@ -79,7 +80,9 @@ def given(declared: Signature, shapes: Mapping[str, Sequence[int]]) -> dict[str,
     for name, shape in shapes.items():
         dims = declared.dims.get(name)
         if dims is None:
-            raise UsageError(f"no input is named {name!r}; the inputs are {_listing(declared)}")
+            near = nearest(name, declared.dims)
+            meant = "" if near is None else f"did you mean {near!r}? "
+            raise UsageError(f"no input is named {name!r}; {meant}the inputs are {_listing(declared)}")
         wanted = "x".join(str(extent) for extent in shape) or "a scalar"
         if len(shape) != len(dims):
             raise UsageError(f"input {name!r} has {len(dims)} axes, not {len(shape)} ({wanted}): {_listing(declared)}")

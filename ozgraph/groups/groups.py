@@ -19,6 +19,7 @@ from ozgraph.errors import OzgraphError, UsageError
 from ozgraph.groups.binding import holder, named_tensors
 from ozgraph.groups.family import FamilyGroups
 from ozgraph.groups.polynomial import Count, Kept, Polynomial
+from ozgraph.suggestions import hint
 
 _VERSION = 1
 
@@ -95,7 +96,7 @@ class Groups:
         for family in self.families:
             if which in (family.id, family.dim):
                 return family
-        raise UsageError(f"no family is called {which!r}; there are {', '.join(f.id for f in self.families[:8])} ...")
+        raise UsageError(f"no family is called {which!r}; {hint(which, [family.id for family in self.families])}")
 
     @property
     def full(self) -> list[npt.NDArray[np.bool_]]:

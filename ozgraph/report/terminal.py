@@ -33,6 +33,7 @@ from ozgraph.results import (
     VerifyReport,
     WidthRow,
 )
+from ozgraph.rules.table import known_like
 
 ROWS = 20
 """Rows that a table shows unless all are asked for."""
@@ -91,11 +92,16 @@ def analysis(report: AnalysisReport, *, everything: bool = False, timings: bool 
         parts += [Text(), *_frozen(report.frozen, report.parameters, everything)]
     if report.unknown_operators:
         unknown = sorted(report.unknown_operators.items())
-        names = ", ".join(f"{shorten(name, _LONGEST)} ×{count}" for name, count in unknown)
+        names = ", ".join(f"{shorten(name, _LONGEST)} ×{count}{_known(name)}" for name, count in unknown)
         parts += [Text(), Text.assemble(("Unknown operators", "bold yellow"), f" (all they touch stays): {names}")]
     if timings:
         parts += [Text(), _timings(report.timings)]
     return Group(*parts)
+
+
+def _known(operator: str) -> str:
+    near = known_like(operator)
+    return "" if near is None else f" (known: {near})"
 
 
 def written(paths: Sequence[str]) -> RenderableType:

@@ -32,6 +32,7 @@ from ozgraph.rules import (  # noqa: F401  (imported for what they register)
 )
 from ozgraph.rules.registry import FREEZING, RULES, register_freezing
 from ozgraph.rules.rule import Rule
+from ozgraph.suggestions import nearest
 
 Entry = TypeVar("Entry")
 
@@ -91,6 +92,14 @@ def registered_freezing() -> dict[str, str]:
     """A copy of the table of operators that freeze: qualified operator name -> reason."""
     _register_torch()
     return dict(FREEZING)
+
+
+def known_like(operator: str) -> str | None:
+    """The known operator whose name is most like that of an unknown one, in any domain; None where none is."""
+    known = (*RULES, *FREEZING)
+    by_type = {name.rpartition(".")[2]: name for name in reversed(known)}
+    near = nearest(operator, known) or nearest(operator.rpartition(".")[2], by_type)
+    return by_type.get(near, near) if near is not None else None
 
 
 class Override:
