@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ozgraph.errors import OzgraphError, UsageError
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.groups import Groups, Tensor
+from ozgraph.names import visible
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze
@@ -152,6 +153,11 @@ class Analysis:
 
         return annotate(self.state.graph, self.report, path, places_of(self.state), spelled_dims(self.state))
 
+    def __repr__(self) -> str:
+        report = self.report
+        share = f"{report.prunable_parameters:,} of {report.parameters:,} parameters can go"
+        return f"Analysis({visible(report.model)}: {share}, in {len(self.families):,} families)"
+
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
 
@@ -180,6 +186,12 @@ class PruneResult:
             raise UsageError("only what was captured from PyTorch goes back to PyTorch; this is an ONNX model")
         module: fx.GraphModule = self.model
         return module
+
+    def __repr__(self) -> str:
+        report = self.report
+        parameters = f"parameters {report.parameters_before:,} -> {report.parameters_after:,}"
+        macs = f"MACs {report.macs_before:,} -> {report.macs_after:,}"
+        return f"PruneResult({visible(report.model)}: {parameters}, {macs})"
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -283,7 +295,7 @@ def analyze(
 
 def find_groups(
     module: torch.nn.Module,
-    args: tuple[Any, ...] | torch.Tensor,
+    args: tuple[Any, ...] | Mapping[str, Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -293,7 +305,7 @@ def find_groups(
 
     Args:
         module: any module, on any device; it is left exactly as it was, and the groups are bound to it.
-        args, kwargs: example inputs.
+        args, kwargs: example inputs, as for :func:`ozgraph.capture`.
         dynamic_shapes: as ``torch.export.export`` takes them.
         rescale: count families as active whose norm would be written decomposed.
 
@@ -360,7 +372,9 @@ def prune(
         VerificationError: agreement could not be shown.
     """
     if (target is None) == (max_drift is None):
-        raise UsageError("give either a target or max_drift")
+        raise UsageError("say how much to remove: give either target=ozgraph.Target(macs=0.5) or max_drift")
+    if target is not None:
+        Target.checked(target)
     _refuse(output, model)
     graph = _runnable(_loaded(model, shapes, simplify, progress))
     _refuse(output, graph)
@@ -553,7 +567,8 @@ def _refuse(output: str | os.PathLike[str] | None, model: Source | Graph) -> Non
         return
     if isinstance(model, Graph) and model.dialect == "aten":
         raise UsageError(
-            "what comes from PyTorch has no file of its own: take to_module() of the result, or export the module"
+            "what comes from PyTorch has no file of its own: leave the output out, then "
+            "ozgraph.export(result.to_module(), example_inputs, path)"
         )
     from ozgraph.backends.files import refuse
 

@@ -73,7 +73,7 @@ class Compactor:
     def __init__(
         self,
         module: torch.nn.Module,
-        args: tuple[Any, ...] | torch.Tensor,
+        args: tuple[Any, ...] | Mapping[str, Any] | torch.Tensor,
         kwargs: Mapping[str, Any] | None = None,
         *,
         dynamic_shapes: Any = None,

@@ -31,7 +31,7 @@ _GAPS = 3.0
 
 def export(
     module: torch.nn.Module,
-    args: tuple[Any, ...] | torch.Tensor,
+    args: tuple[Any, ...] | Mapping[str, Any] | torch.Tensor,
     path: str | os.PathLike[str],
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -50,7 +50,7 @@ def export(
     The module is left as it was.
 
     Args:
-        args, kwargs: example inputs; a single tensor stands for a tuple of one.
+        args, kwargs: example inputs, as for :func:`ozgraph.capture`.
         path: the file to write.
         input_names, output_names: names of the inputs and outputs in the file, in order.
         dynamic_shapes: which axes of the inputs vary, as ``torch.export.export`` takes it.
@@ -65,12 +65,11 @@ def export(
     """
     from ozgraph.backends.files import check, refuse, write
     from ozgraph.backends.onnx import apply
-    from ozgraph.frontends.torch import exported, unwrapped
+    from ozgraph.frontends.torch import exported, inputs_of, unwrapped
 
     refuse(path)
     inner = unwrapped(module)
-    arguments = (args,) if not isinstance(args, (tuple, list)) else tuple(args)
-    keywords = dict(kwargs or {})
+    arguments, keywords = inputs_of(args, kwargs)
     if progress is not None:
         progress("export", None, None)
     program = exported(inner, arguments, keywords, dynamic_shapes, training=False)

@@ -24,7 +24,7 @@ _INSTEAD = "take to_module() of what ozgraph.eliminate or ozgraph.prune returns 
 
 def shrink_(
     module: torch.nn.Module,
-    args: tuple[Any, ...] | torch.Tensor,
+    args: tuple[Any, ...] | Mapping[str, Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
     target: Target | None = None,
@@ -50,7 +50,7 @@ def shrink_(
     back as the same function; otherwise a warning says that the config does not describe the module any more.
 
     Args:
-        args, kwargs: example inputs.
+        args, kwargs: example inputs, as for :func:`ozgraph.capture`.
         target: the fraction to remove; None removes nothing but what is zero.
         criterion, seed, round_to, include, exclude: as for :func:`ozgraph.prune`.
         uniform: families that are alike lose the same number of slots.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ozgraph.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
-    """How much to remove, as a fraction of the original: exactly one of the three.
+    """How much to remove, as a fraction of the original: exactly one of the four.
 
     Attributes:
         groups: of all groups of active families.
@@ -23,6 +23,17 @@ class Target:
     parameters: float | None = None
     macs: float | None = None
     latency: float | None = None
+
+    @classmethod
+    def checked(cls, given: object) -> Target:
+        """``given``, where it is a target.
+
+        Raises:
+            UsageError: it is something else: a fraction alone does not say of what.
+        """
+        if not isinstance(given, cls):
+            raise UsageError(f"a target says what it is a fraction of, such as Target(macs=0.5); got {given!r}")
+        return given
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}

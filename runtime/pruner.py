@@ -69,7 +69,7 @@ class Pruner:
         compactor: Compacts | None = None,
         follow: Iterable[Any] = (),
     ) -> None:
-        self.optimizer, self.groups, self.target = unwrapped(optimizer), groups, target
+        self.optimizer, self.groups, self.target = unwrapped(optimizer), groups, Target.checked(target)
         self.processes = Processes(process_group)
         self._agreed = False
         self._fingerprint = groups.fingerprint

@@ -59,6 +59,7 @@ def test_help_shows_examples_one_a_line(name: str | None, capsys: pytest.Capture
 
 @pytest.mark.slow
 def test_examples_of_the_help_texts_run_as_pasted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smallest = DIGITS.stat().st_size
     # The demo has tests of its own, which take their time.
     for line in (line for line in examples() if not line.startswith("ozgraph demo")):
         # What a shell would do with the rest of the line: evaluate what is printed, or keep it in a file.
@@ -72,7 +73,9 @@ def test_examples_of_the_help_texts_run_as_pasted(folder: Path, capsys: pytest.C
         assert (status, captured.err) == (0, ""), line
         if target and not target.startswith("~"):
             Path(target).write_text(captured.out)
-    assert (folder / "small.onnx").stat().st_size < DIGITS.stat().st_size
+        if Path("small.onnx").exists():
+            smallest = min(smallest, Path("small.onnx").stat().st_size)
+    assert smallest < DIGITS.stat().st_size
 
 
 @pytest.mark.parametrize(

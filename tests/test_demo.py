@@ -158,7 +158,9 @@ def test_passes_of_other_packages_are_listed_even_when_they_are_broken(
     assert "colour" in listed[-1]["summary"]
 
 
-def test_progress_is_told_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_on_a_terminal_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with progress_module.progress_line(quiet=False) as progress:
         assert progress is None, "standard error is no terminal here"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -167,6 +169,10 @@ def test_progress_is_told_on_a_terminal_and_nowhere_else(monkeypatch: pytest.Mon
     with progress_module.progress_line(quiet=False) as progress:
         assert progress is not None
         progress("verify", None, None)
+    assert capsys.readouterr().err == "", "what is over at once needs no line"
+    monkeypatch.setattr(progress_module, "PATIENCE", 0.0)
+    with progress_module.progress_line(quiet=False) as progress:
+        assert progress is not None
         progress("write", 1, 2)
 
 
@@ -175,7 +181,9 @@ def test_a_terminal_sees_progress_on_standard_error_only(tmp_path: Path) -> None
     import pty
 
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "ozgraph", "prune", DIGITS, "-o", "s.onnx", "--target-macs", "0.3", "--json"]
+    arguments = ["prune", DIGITS, "-o", "s.onnx", "--target-macs", "0.3", "--json"]
+    script = f"from ozgraph.cli import main, progress; progress.PATIENCE = 0.0; main({arguments!r})"
+    command = [sys.executable, "-c", script]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=follower) as process:
         os.close(follower)
         seen = bytearray()

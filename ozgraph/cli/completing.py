@@ -42,9 +42,11 @@ def _graph(context: click.Context) -> Graph | None:
     from ozgraph import api
     from ozgraph.errors import OzgraphError
 
-    path = context.params.get("model") or context.params.get("first")
+    # Where the option at the end still lacks its argument, click leaves the words before it unread.
+    words = [context.params.get("model"), context.params.get("first"), *context.args]
+    path = next((word for word in words if isinstance(word, str)), None)
     try:
-        if not isinstance(path, str) or Path(path).suffix == ".pt2" or Path(path).stat().st_size > _LARGEST:
+        if path is None or Path(path).suffix == ".pt2" or Path(path).stat().st_size > _LARGEST:
             return None
         return api.load(path)
     except (OzgraphError, OSError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from ozgraph.collector import collector_paused
@@ -22,7 +23,7 @@ from ozgraph.graph import Graph
 @collector_paused()
 def capture(
     module: torch.nn.Module,
-    args: tuple[Any, ...] | list[Any] | torch.Tensor,
+    args: tuple[Any, ...] | list[Any] | Mapping[str, Any] | torch.Tensor,
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -35,7 +36,8 @@ def capture(
 
     Args:
         module: any module, on any device; on the meta device no weight is needed.
-        args, kwargs: example inputs; a single tensor stands for a tuple of one.
+        args, kwargs: example inputs; a single tensor stands for a tuple of one, and a mapping in the place of ``args``,
+            as tokenizers return it, for ``kwargs``.
         dynamic_shapes: which axes of the inputs vary, as ``torch.export.export`` takes it.
 
     Returns:
@@ -47,11 +49,27 @@ def capture(
         ModelError: neither torch.export nor torch.fx can follow the module's Python.
     """
     inner = unwrapped(module)
-    arguments = (args,) if isinstance(args, torch.Tensor) else tuple(args)
-    keywords = dict(kwargs or {})
+    arguments, keywords = inputs_of(args, kwargs)
     program = exported(inner, arguments, keywords, dynamic_shapes, training=False)
     origin = TorchOrigin(program, inner, arguments, keywords, dynamic_shapes=dynamic_shapes)
     return build(origin, type(inner).__name__)
+
+
+def inputs_of(args: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs by position and by name, from the forms in which people have them.
+
+    Raises:
+        UsageError: a numpy array, or inputs by name twice.
+    """
+    if isinstance(args, Mapping):
+        if kwargs:
+            raise UsageError("inputs by name are given twice: in the place of args, and as kwargs")
+        args, kwargs = (), args
+    arguments = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    keywords = {str(name): value for name, value in (kwargs or {}).items()}
+    if any(isinstance(value, np.ndarray) for value in (*arguments, *keywords.values())):
+        raise UsageError("example inputs are tensors, not numpy arrays: use torch.from_numpy(array)")
+    return arguments, keywords
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:

@@ -39,6 +39,30 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def duration(seconds: float) -> str:
+    """A time in three significant digits.
+
+    >>> duration(0.0000421), duration(0.01234), duration(1.5)
+    ('42.1 µs', '12.3 ms', '1.50 s')
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= 0.9995 * size or unit == "µs":
+            number = seconds / size
+            break
+    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
+    return f"{number:.{decimals}f} {unit}"
+
+
+def size_in_bytes(count: int) -> str:
+    """The size of a file.
+
+    >>> size_in_bytes(812), size_in_bytes(102_400_000)
+    ('812 B', '102 MB')
+    """
+    number = human(count)
+    return f"{number}B" if number[-1].isalpha() else f"{number} B"
+
+
 def removed(before: float, after: float) -> float:
     """The fraction that is gone; 0 where there was nothing.
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from rich import box
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ozgraph.names import unseen_removed
-from ozgraph.report.numbers import human, percent, plural, removed, scientific, shorten
+from ozgraph.report.numbers import duration, human, percent, plural, removed, scientific, shorten, size_in_bytes
 from ozgraph.results import (
     AnalysisReport,
     BenchReport,
@@ -106,7 +107,15 @@ def _known(operator: str) -> str:
 
 def written(paths: Sequence[str]) -> RenderableType:
     """The files that were written."""
-    return Text.assemble("\nwritten to ", Text(", ").join(Text(path, style="bold") for path in paths))
+    named = (Text.assemble((path, "bold"), _file_size(path)) for path in paths)
+    return Text.assemble("\nwritten to ", Text(", ").join(named))
+
+
+def _file_size(path: str) -> str:
+    """How large a file is that was written, with the weights beside it; nothing where it is gone again."""
+    files = [Path(path), Path(f"{path}.data")]
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    return f"   {size_in_bytes(sum(sizes))}" if sizes else ""
 
 
 def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
@@ -127,7 +136,7 @@ def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
     slots = plural(report.removed_slots, "slot")
     lines.append(Text(f"{slots} removed from {plural(len(cut), 'family')}" if cut else "no slot removed"))
     if report.output is not None:
-        lines.append(Text.assemble("written to ", (report.output, "bold")))
+        lines.append(Text.assemble("written to ", (report.output, "bold"), _file_size(report.output)))
     parts: list[RenderableType] = [_panel(Group(*lines), report.model)]
     if report.signature:
         parts += [*_signature(report.signature, everything), Text()]
@@ -136,7 +145,8 @@ def pruning(report: PruneReport, *, everything: bool = False) -> RenderableType:
     if report.frozen_by_verification:
         parts += [Text(), *_given_back(report.frozen_by_verification)]
     if report.excluded:
-        names, rest = _cap([shorten(name, _LONGEST) for name in report.excluded], everything)
+        left = [shorten(name.removesuffix(": excluded"), _LONGEST) for name in report.excluded]
+        names, rest = _cap(left, everything)
         parts += [Text(), Text(f"Excluded: {', '.join(names)}{f', and {rest} more' if rest else ''}", style="dim")]
     parts += [Text(f"note: {note}", style="yellow") for note in report.notes]
     return Group(*parts)
@@ -156,12 +166,14 @@ def benchmark(report: BenchReport) -> RenderableType:
     times = Table.grid(padding=(0, 2))
     times.add_column(no_wrap=True, overflow="ellipsis")
     times.add_column(justify="right", no_wrap=True)
-    times.add_row(report.first, f"{report.first_ms:.3f} ms")
-    times.add_row(report.second, f"{report.second_ms:.3f} ms")
+    times.add_row(report.first, duration(report.first_ms / 1000))
+    times.add_row(report.second, duration(report.second_ms / 1000))
     style = "bold green" if report.ratio_low > 1 else "bold red" if report.ratio_high < 1 else "bold"
+    sure = report.ratio_low > 1 or report.ratio_high < 1
     factor = report.ratio if report.ratio >= 1 or report.ratio <= 0 else 1 / report.ratio
     ratio = Text.assemble(
         (f"{factor:.2f}× {'faster' if report.ratio >= 1 else 'slower'}", style),
+        "" if sure else ", not sure: 1 is within the spread",
         f"   ratio {report.ratio:.2f}, 5th to 95th percentile {report.ratio_low:.2f} to {report.ratio_high:.2f}, ",
         f"{plural(report.rounds, 'round')}, {plural(report.threads, 'thread')}",
     )
@@ -219,7 +231,7 @@ class _FamilyTable:
                 "" if row.active else "○",
                 row.id,
                 _Name(row.dim, "bold" if row.active else ""),
-                str(row.size) if row.free == row.size else f"{row.free} of {row.size}",
+                f"{row.size:,}" if row.free == row.size else f"{row.free:,} of {row.size:,}",
                 Text(row.exactness, style=_EXACTNESS_STYLE.get(row.exactness, "")),
                 human(row.parameters_per_slot),
                 human(row.macs_per_slot),
@@ -310,7 +322,7 @@ def _widths(rows: Sequence[WidthRow], everything: bool) -> RenderableType:
     table = _table("family", "dim", "slots", "", "kept", "", flexible=("dim",), right=(2, 4))
     shown, rest = _cap(sorted(rows, key=lambda row: row.size - row.kept, reverse=True), everything)
     for row in shown:
-        table.add_row(row.id, _Name(row.dim, "bold"), str(row.size), "→", str(row.kept), _bar(row))
+        table.add_row(row.id, _Name(row.dim, "bold"), f"{row.size:,}", "→", f"{row.kept:,}", _bar(row))
     if not rest:
         return table
     return Group(table, Text(f"and {plural(rest, 'more family')}; --all shows them", style="dim"))
