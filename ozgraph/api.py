@@ -372,7 +372,7 @@ def prune(
         VerificationError: agreement could not be shown.
     """
     if (target is None) == (max_drift is None):
-        raise UsageError("say how much to remove: give either target=ozgraph.Target(macs=0.5) or max_drift")
+        raise UsageError("give either a target or max_drift, such as target=ozgraph.Target(macs=0.5)")
     if target is not None:
         Target.checked(target)
     _refuse(output, model)

@@ -13,7 +13,18 @@ from ozgraph import cli
 from ozgraph.cli import config
 from ozgraph.cli.command import Command, flag_of
 
-NASTY = ('"quoted"', "back\\slash", "tab\tand\nline", "\x1b[31mred\x7f\x9b", "ünïcode 🦉", "a=b", "[x]", "#no", "")
+NASTY = (
+    '"quoted"',
+    "back\\slash",
+    "tab\tand\nline",
+    "\x1b[31mred\x7f\x9b",
+    "ünïcode 🦉",
+    "a=b",
+    "[x]",
+    "#no",
+    "\u202eback",
+    "",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +67,11 @@ def test_settings_that_are_printed_are_read_back_as_they_were(what: str, capsys:
     assert printed(capsys, arguments[0], "--config", "run.toml") == text
     if len(arguments) > 1:
         assert values(arguments[0], "--config", "run.toml") == values(*arguments)
+
+
+def test_what_is_not_unicode_cannot_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["analyze", "\udcff.onnx", "--print-config"]) == 2
+    assert "not Unicode" in capsys.readouterr().err
 
 
 def test_every_flag_of_every_command_is_a_setting_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:

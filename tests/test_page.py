@@ -373,6 +373,13 @@ def test_hostile_names_leave_the_terminal_alone(tmp_path: Path, capsys: pytest.C
         ["analyze", str(model), "--json"],
         ["analyze", str(model), "--exclude", HOSTILE[4] + "*"],
         ["analyze", str(model), "--print-after", "group"],
+        ["analyze", str(model), "--shape", "q=1"],
+        ["analyze", str(model), "--allow-io", "q"],
+        ["analyze", str(model), "--include", HOSTILE[4][:3]],
+        ["analyze", str(model), "--include", HOSTILE[4], "--exclude", "\x1b[31m\u202e", "--print-config"],
+        ["eliminate", str(model), "-o", str(tmp_path / "same.onnx"), "--all"],
+        ["verify", str(model), str(model)],
+        ["bench", str(model), str(model), "--rounds", "1"],
         ["prune", str(model), "-o", str(tmp_path / "small.onnx"), "--target-macs", "0.3", "--exclude", "n*", "--all"],
     ):
         assert cli.run(command) in (0, 2), command

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
 from ozgraph.report import terminal
-from ozgraph.report.numbers import human, percent, plural, removed, shorten
+from ozgraph.report.numbers import duration, human, percent, plural, removed, shorten, size_in_bytes
 from ozgraph.results import (
     AnalysisReport,
     BenchReport,
@@ -200,3 +203,44 @@ def test_reports_become_plain_json_data() -> None:
     document = as_json(ANALYSIS)
     assert document["families"][0]["members"][0] == {"tensor": "layer0.weight", "axis": 0, "role": "producer"}
     assert document["unknown_operators"] == {"com.example.Mystery": 2}
+
+
+def test_colours_are_for_terminals_and_no_color_turns_them_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown() -> str:
+        terminal.show(terminal.pruning(PRUNING))
+        return capsys.readouterr().out
+
+    coloured = re.compile(r"\x1b\[[0-9;]*3[0-9]m")
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b" not in shown(), "in a pipe"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert coloured.search(shown())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not coloured.search(shown())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(4.2e-8, "0.04 µs"), (0.0005, "500 µs"), (0.01234, "12.3 ms"), (0.9996, "1.00 s"), (75.0, "75.0 s")],
+)
+def test_times_have_a_unit_that_fits(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_sizes_of_files_have_a_unit_that_fits() -> None:
+    assert [size_in_bytes(count) for count in (0, 812, 1000, 102_400_000)] == ["0 B", "812 B", "1.00 kB", "102 MB"]
+
+
+def test_a_benchmark_that_shows_nothing_says_so() -> None:
+    report = BenchReport("a", "b", 2.0, 1.9, 1.05, 0.8, 1.3, 30, 1)
+    assert "not sure: 1 is within the spread" in text(terminal.benchmark(report), 160)
+
+
+def test_what_was_written_is_shown_with_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(bytes(1500))
+    assert "small.onnx   1.50 kB" in text(terminal.pruning(replace(PRUNING, output=str(path))), 200)

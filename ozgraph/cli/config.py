@@ -8,7 +8,6 @@ the defaults; a list on the command line replaces the list in the file.
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,5 +123,8 @@ def _one(param: click.Parameter, value: Any) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     text = param.type.spell(value) if isinstance(param.type, Parsed) else str(value)
-    # A basic string of TOML is a string of JSON, but for characters that JSON lets stand.
-    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"{text!r} is not Unicode, and TOML knows no other text")
+    # A basic string of TOML is one of JSON, but for what JSON lets stand; and a terminal should obey none of it.
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in quoted)

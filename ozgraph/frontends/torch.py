@@ -13,7 +13,14 @@ import torch
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, OzgraphError, UsageError
-from ozgraph.frontends.torch_faults import at_fault, dry_run, first_line, is_data_dependent, unregistered_dataclasses
+from ozgraph.frontends.torch_faults import (
+    at_fault,
+    dry_run,
+    first_line,
+    is_data_dependent,
+    unknown_output,
+    unregistered_dataclasses,
+)
 from ozgraph.frontends.torch_graph import build
 from ozgraph.frontends.torch_origin import TorchOrigin
 from ozgraph.frontends.torch_quiet import left_alone, quiet
@@ -128,6 +135,12 @@ def exported(
             raise ModelError(
                 f"cannot capture {name}: what it does{place} depends on the data ({first_line(problem)}); "
                 "use torch.where or torch.cond there, or capture the part of the module that does not branch"
+            ) from problem
+        returned = unknown_output(problem)
+        if returned is not None:
+            raise ModelError(
+                f"cannot capture {name}: it returns a {returned}, which torch.export does not know; have it return "
+                "tensors alone (models of transformers: give use_cache=False among the kwargs, or in their config)"
             ) from problem
         if _runs(module, args, kwargs):
             raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import linecache
 import os
+import re
 import traceback
 from typing import Any
 
@@ -50,6 +51,12 @@ def first_line(error: BaseException) -> str:
     """An error's own words, on one line and not too long."""
     text = " ".join(str(error).strip().split("\n\n")[0].split()) or type(error).__name__
     return (text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "...").rstrip(".;: ")
+
+
+def unknown_output(error: BaseException) -> str | None:
+    """The class of an output that torch.export does not know; None where that is not the trouble."""
+    found = re.search(r"Found <class '([\w.]+)'> in output", str(error))
+    return None if found is None else found[1].rpartition(".")[2]
 
 
 def is_data_dependent(error: BaseException) -> bool:
