@@ -59,7 +59,8 @@ def test_names_of_the_model_on_the_line_are_offered(complete: Ask) -> None:
     found = complete("prune model.onnx --exclude stem", "stem")
     assert "plain,stem.weight" in found
     assert "plain,f0" in complete("analyze model.onnx --include f", "f")
-    assert complete("analyze model.onnx --shape im", "im") == ["plain,image=2x1x8x8"]
+    (shape,) = complete("analyze model.onnx --shape im", "im")
+    assert shape.startswith("plain,image=") and shape.endswith("x1x8x8"), "a size that can be given as it stands"
     assert complete("analyze model.onnx --allow-io l", "l") == ["plain,logits"]
 
 
