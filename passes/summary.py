@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ozgraph.graph import Value
+from ozgraph.graph import Op, Value
 from ozgraph.passes.cost import CostModel
 from ozgraph.passes.group import Family
 from ozgraph.passes.promise import silenced
@@ -59,8 +59,29 @@ def prune_report(state: State, output: str | None) -> PruneReport:
         widths=tuple(_widths(state)),
         signature=tuple(_signature(state)),
         excluded=tuple(f"{family.dim}: {family.held}" for family in state.families if family.held is not None),
+        notes=_notes(state),
         timings=dict(state.timings),
     )
+
+
+def _notes(state: State) -> tuple[str, ...]:
+    """What is odd about the model itself."""
+    training = sorted(op.operator for op in state.graph.ops if _trains(op))
+    if state.graph.dialect != "onnx" or not training:
+        return ()
+    kinds = " and ".join(dict.fromkeys(training))
+    return (
+        f"the file computes as in training ({kinds}, {len(training)} in all): it was exported in train mode, and "
+        "so is what was written; call model.eval() before the export",
+    )
+
+
+def _trains(op: Op) -> bool:
+    """Whether an operator does in training what it would not do when the model is used."""
+    if op.operator == "BatchNormalization":
+        return bool(op.attributes.get("training_mode", 0))
+    mode = op.input(2) if op.operator == "Dropout" else None
+    return mode is not None and mode.constant is not None and bool(mode.constant.numpy().any())
 
 
 def _cost(state: State) -> CostModel:

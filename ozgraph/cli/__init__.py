@@ -191,7 +191,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OzgraphError as error:
         return _fail(str(error), UNUSABLE)
     except click.MissingParameter as error:
-        return _fail(error.format_message() + _greedy(error), UNUSABLE)
+        return _fail(error.format_message() + _purpose(error) + _greedy(error), UNUSABLE)
     except click.ClickException as error:
         return _fail(error.format_message(), UNUSABLE)
     except (click.Abort, KeyboardInterrupt):
@@ -229,6 +229,13 @@ _INSTALL = {
     "onnxsim": "run: pip install 'ozgraph[simplify]'",
     "torch": "run: pip install 'ozgraph[torch]'",
 }
+
+
+def _purpose(error: click.MissingParameter) -> str:
+    """What the missing word is for, and where to read more."""
+    if isinstance(error.param, click.Option) and error.param.help:
+        return f" {error.param.help}"
+    return f" See: {error.ctx.command_path} --help" if error.ctx is not None else ""
 
 
 def _greedy(error: click.MissingParameter) -> str:

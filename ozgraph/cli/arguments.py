@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ozgraph.cli.options import ParamType
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Shape = tuple[str, tuple[int, ...]]
 
@@ -44,6 +46,27 @@ def spell_shape(shape: Shape) -> str:
     """
     name, sizes = shape
     return f"{name}={'x'.join(map(str, sizes))}"
+
+
+class _Fraction(ParamType):
+    """A share of a whole: ``0.5``, or ``50%``."""
+
+    name = "fraction"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The share as a number from 0 up to but without 1."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{text!r} is not a number; write 0.5 or 50% for half", param, ctx)
+        if not 0 <= share < 1:
+            percent = f"; did you mean {text}%?" if 1 < share < 100 and not text.endswith("%") else ""
+            self.fail(f"{text!r} is not from 0 up to but without 1; 0.5 or 50% is half{percent}", param, ctx)
+        return share
+
+
+FRACTION = _Fraction()
 
 
 def parse_pass(text: str) -> str:

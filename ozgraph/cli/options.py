@@ -33,9 +33,9 @@ from ozgraph.suggestions import hint
 
 if TYPE_CHECKING:
     # Generic for type checkers only; at run time not in every version of click.
-    _ParamType = click.ParamType[Any]
+    ParamType = click.ParamType[Any]
 else:
-    _ParamType = click.ParamType
+    ParamType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -169,7 +169,7 @@ class _Choice(click.Choice):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not one of them; {hint(str(value), map(str, self.choices))}", param, ctx)
 
 
-class Parsed(_ParamType):
+class Parsed(ParamType):
     """An argument that one function reads and another spells."""
 
     def __init__(self, parse: Callable[[str], Any], spell: Callable[[Any], str], name: str) -> None:

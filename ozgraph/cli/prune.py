@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import (
+    FRACTION,
     Drifting,
     Reading,
     Running,
@@ -22,8 +23,6 @@ from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.group import Group
 from ozgraph.passes.select import Select
 from ozgraph.passes.verify import Verify
-
-_FRACTION = click.FloatRange(0, 1, max_open=True)
 
 
 @click.command(
@@ -51,10 +50,10 @@ _FRACTION = click.FloatRange(0, 1, max_open=True)
 @click.option(
     "-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where to write the smaller model."
 )
-@click.option("--target-macs", "macs", type=_FRACTION, metavar="R", help="Fraction of the MACs to remove.")
-@click.option("--target-params", "parameters", type=_FRACTION, metavar="R", help="Fraction of the parameters.")
-@click.option("--target-groups", "groups", type=_FRACTION, metavar="R", help="Fraction of the groups.")
-@click.option("--target-latency", "latency", type=_FRACTION, metavar="R", help="Fraction of the latency.")
+@click.option("--target-macs", "macs", type=FRACTION, metavar="R", help="Fraction of the MACs to remove: 0.5, or 50%.")
+@click.option("--target-params", "parameters", type=FRACTION, metavar="R", help="Fraction of the parameters.")
+@click.option("--target-groups", "groups", type=FRACTION, metavar="R", help="Fraction of the groups.")
+@click.option("--target-latency", "latency", type=FRACTION, metavar="R", help="Fraction of the latency.")
 @options_of(Select, Group, Freeze, Drifting, Verify, Reading, Running)
 @click.option("--all", "everything", is_flag=True, help="Show every family.")
 @output_options

@@ -29,6 +29,21 @@ def read_file(path: str) -> onnx.ModelProto:
     Raises:
         ModelError: nothing to read there, or not an ONNX model.
     """
+    check_file(path)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    return parse(content, path)
+
+
+def check_file(path: str) -> None:
+    """Make sure that a model file is there and can be one.
+
+    Raises:
+        ModelError: nothing to read there.
+    """
     try:
         status = os.stat(path)
     except OSError as error:
@@ -41,12 +56,6 @@ def read_file(path: str) -> onnx.ModelProto:
         raise ModelError(
             f"{path}: holds {status.st_size:,} bytes, over protobuf's limit of 2 GiB; save its weights as external data"
         )
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    return parse(content, path)
 
 
 def parse(content: bytes, where: str) -> onnx.ModelProto:
@@ -56,7 +65,9 @@ def parse(content: bytes, where: str) -> onnx.ModelProto:
     try:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except Exception:  # protobuf's DecodeError differs between its implementations
-        raise ModelError(f"{where}: is not an ONNX model, or is cut short; export or download it again") from None
+        raise ModelError(
+            f"{where}: is not an ONNX model, or is cut short; export or download it again, as .onnx"
+        ) from None
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelError(f"{where}: is not an ONNX model (it holds no graph); give an .onnx file")
     return proto

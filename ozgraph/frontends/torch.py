@@ -140,7 +140,7 @@ def exported(
         if returned is not None:
             raise ModelError(
                 f"cannot capture {name}: it returns a {returned}, which torch.export does not know; have it return "
-                "tensors alone (models of transformers: give use_cache=False among the kwargs, or in their config)"
+                "tensors alone (models of transformers: set config.use_cache to False)"
             ) from problem
         if _runs(module, args, kwargs):
             raise ModelError(

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ozgraph.errors import UsageError
+from ozgraph.frontends.safety import check_file
 from ozgraph.graph import Array
 from ozgraph.numerics.inputs import load_inputs, make_inputs
 from ozgraph.numerics.precision import dense
@@ -63,6 +64,8 @@ def bench(
     """
     if rounds < 1 or threads < 1 or seconds <= 0:
         raise UsageError(f"cannot time {rounds} rounds on {threads} threads in {seconds} seconds; all start above 0")
+    for path in (first, second):
+        check_file(str(path))
     feeds = inputs if isinstance(inputs, Mapping) else _feeds(first, shapes, inputs, seed)
     with TemporaryDirectory(prefix="ozgraph-bench-") as folder:
         paths = [dense(path, Path(folder)) for path in (first, second)]
