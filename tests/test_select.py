@@ -180,7 +180,7 @@ def test_a_family_is_named_by_its_nodes_as_well() -> None:
 
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_a_glob_that_matches_nothing_is_an_error(option: str) -> None:
-    with pytest.raises(UsageError, match=r"'nothing_\*' matches no tensor or node of a family"):
+    with pytest.raises(UsageError, match=r"'nothing_\*' matches no tensor, node or id of a family"):
         selected(layers(6, 16, 3), Select(**{option: ("nothing_*",)}))
 
 
