@@ -61,16 +61,25 @@ _HOMES = {
 }
 
 
+_FOR_TORCH = {"Compactor", "capture", "export", "find_groups", "shrink_"}
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _FOR_TORCH and not _torch_is_there():
+        raise ImportError(f"ozgraph.{name} needs torch: pip install 'ozgraph[torch]'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def _torch_is_there() -> bool:
+    from importlib.util import find_spec
+
     try:
-        return getattr(import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError(f"ozgraph.{name} needs torch: pip install 'ozgraph[torch]'") from None
+        return find_spec("torch") is not None
+    except ImportError:
+        return False
 
 
 def __dir__() -> list[str]:

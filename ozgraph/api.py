@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ozgraph.errors import OzgraphError, UsageError
+from ozgraph.given import globs_of, path_of, sizes_of
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.groups import Groups, Tensor
 from ozgraph.names import visible
@@ -222,7 +223,8 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
         return _load_program(source, shapes, simplify)
     from ozgraph.frontends import onnx as frontend
 
-    graph = frontend.load(source, shapes=shapes)
+    sizes = sizes_of(shapes)
+    graph = frontend.load(source, shapes=sizes)
     if not simplify:
         return graph
     from ozgraph.frontends.simplify import simplified
@@ -236,7 +238,7 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
     content = simplified(source, differ, graph.origin.files)
     if content is source:
         return graph
-    smaller = frontend.load(content, shapes=shapes)
+    smaller = frontend.load(content, shapes=sizes)
     smaller.name = graph.name
     # The simplified model stands for the files that it was made from.
     smaller.origin.files, smaller.origin.external = graph.origin.files, graph.origin.external
@@ -263,8 +265,8 @@ def analyze(
     simplify: bool = False,
     rescale: bool = False,
     allow_io: AllowIo = False,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     passes: Iterable[UserPass] = (),
     verify_each: bool = False,
     print_after: Iterable[str] = (),
@@ -288,8 +290,9 @@ def analyze(
     state = State(_loaded(model, shapes, simplify, progress))
     steps = _pipeline(_analysis(rescale, allow_io), passes)
     _run(steps, state, verify_each, print_after, progress)
-    if tuple(include) or tuple(exclude):
-        Select(include=tuple(include), exclude=tuple(exclude)).hold(state)
+    included, excluded = globs_of(include), globs_of(exclude)
+    if included or excluded:
+        Select(include=included, exclude=excluded).hold(state)
     return Analysis(analysis_report(state), state)
 
 
@@ -337,8 +340,8 @@ def prune(
     normalise: str = "family",
     round_to: int | None = None,
     min_kept: int = 1,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     uniform: bool = False,
     rescale: bool = False,
     allow_io: AllowIo = False,
@@ -390,8 +393,8 @@ def prune(
         normalise=normalise,
         round_to=round_to,
         min_kept=min_kept,
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=globs_of(include),
+        exclude=globs_of(exclude),
         uniform=uniform,
     )
     if target is not None and target.latency is not None:
@@ -402,13 +405,13 @@ def prune(
     if max_drift is not None:
         from ozgraph.passes.search import SelectByDrift
 
-        chooser = SelectByDrift(select, max_drift, _path(inputs), progress)
+        chooser = SelectByDrift(select, max_drift, path_of(inputs), progress)
     steps = _pipeline((chooser, ProveDead(), Eliminate()), passes)
     checking = Verify(
-        inputs=_path(inputs),
+        inputs=path_of(inputs),
         exact=exact,
         thorough=thorough,
-        output=_path(output),
+        output=path_of(output),
         redo=tuple(steps),
         seed=seed,
         progress=progress,
@@ -448,10 +451,10 @@ def eliminate(
     freeze = Freeze(allow_io=_allowed(allow_io))
     steps = _pipeline(elimination(freeze), passes)
     checking = Verify(
-        inputs=_path(inputs),
+        inputs=path_of(inputs),
         exact=exact,
         thorough=thorough,
-        output=_path(output),
+        output=path_of(output),
         redo=after_a_choice(steps),
         progress=progress,
     )
@@ -489,7 +492,7 @@ def verify(
 
     if progress is not None:
         progress("verify", None, None)
-    return compare(Path(first), Path(second), inputs=_path(inputs), shapes=_sizes(shapes), exact=exact)
+    return compare(Path(first), Path(second), inputs=path_of(inputs), shapes=sizes_of(shapes), exact=exact)
 
 
 def bench(
@@ -511,7 +514,7 @@ def bench(
 
     if progress is not None:
         progress("bench", None, None)
-    return measure(Path(first), Path(second), inputs=_path(inputs), shapes=_sizes(shapes), **options)
+    return measure(Path(first), Path(second), inputs=path_of(inputs), shapes=sizes_of(shapes), **options)
 
 
 def _analysis(rescale: bool, allow_io: AllowIo) -> tuple[Pass, ...]:
@@ -521,7 +524,7 @@ def _analysis(rescale: bool, allow_io: AllowIo) -> tuple[Pass, ...]:
 def _allowed(allow_io: AllowIo) -> tuple[str, ...]:
     if isinstance(allow_io, bool):
         return ("*",) if allow_io else ()
-    return (allow_io,) if isinstance(allow_io, str) else tuple(allow_io)
+    return globs_of(allow_io)
 
 
 def _pipeline(steps: Sequence[Pass], extra: Iterable[UserPass]) -> list[Pass]:
@@ -608,11 +611,3 @@ def _result(state: State, output: str | os.PathLike[str] | None) -> PruneResult:
     from ozgraph.backends.onnx import apply
 
     return PruneResult(prune_report(state, path), apply(state.graph, state.plan), state)
-
-
-def _path(given: str | os.PathLike[str] | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _sizes(shapes: Shapes | None) -> dict[str, tuple[int, ...]] | None:
-    return None if not shapes else {name: tuple(sizes) for name, sizes in shapes.items()}

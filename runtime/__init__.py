@@ -55,7 +55,12 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562), so that ``import ozgraph.runtime`` does not need torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"ozgraph.runtime.{name} needs torch: pip install 'ozgraph[torch]'") from None
 
 
 def __dir__() -> list[str]:

@@ -55,7 +55,7 @@ def first_line(error: BaseException) -> str:
 
 def unknown_output(error: BaseException) -> str | None:
     """The class of an output that torch.export does not know; None where that is not the trouble."""
-    found = re.search(r"Found <class '([\w.]+)'> in output", str(error))
+    found = re.search(r"Found <class '([^']+)'> in output", str(error))
     return None if found is None else found[1].rpartition(".")[2]
 
 
