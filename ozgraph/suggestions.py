@@ -10,6 +10,9 @@ _LISTED = 12
 _COMPARED = 200
 """Characters up to which names are compared: nobody types more, and the comparison is quadratic."""
 
+_ALIKE = 0.7
+"""From this likeness on a name is suggested: a letter or two of a short word may be wrong, not half of it."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like ``name``; None where none is.
@@ -25,7 +28,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     for other in known:
         if len(other) <= _COMPARED:
             spelled.setdefault(other.lower(), other)
-    near = get_close_matches(name.lower(), spelled, n=1)
+    near = get_close_matches(name.lower(), spelled, n=1, cutoff=_ALIKE)
     return spelled[near[0]] if near else None
 
 

@@ -234,7 +234,9 @@ def test_a_pass_is_taken_by_the_name_of_an_installed_entry_point(monkeypatch: py
 
     monkeypatch.setattr("ozgraph.passes.manager.entry_points", entry_points)
     assert as_pass("counting") == Counting()
-    with pytest.raises(UsageError, match=r"no pass 'other'; write module:Class, or .* installed one \(counting\)"):
+    with pytest.raises(
+        UsageError, match=r"no pass 'other'; write module:Class, or .* installed one: there are counting"
+    ):
         as_pass("other")
 
 
