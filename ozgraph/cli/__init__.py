@@ -122,7 +122,7 @@ class _LazyGroup(click.Group):
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The description, then the examples."""
-        from ozgraph.cli.command import Example, write_examples
+        from ozgraph.cli.examples import Example, write_examples
 
         super().format_help_text(ctx, formatter)
         write_examples([Example(purpose, line) for purpose, line in EXAMPLES], formatter)

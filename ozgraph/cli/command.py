@@ -5,26 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from ozgraph.cli.examples import Example, write_examples
 from ozgraph.suggestions import nearest
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """Command lines that work as pasted, and what they are for."""
-
-    purpose: str
-    text: str
-
-    @property
-    def lines(self) -> list[str]:
-        """One command each."""
-        return self.text.splitlines()
 
 
 class Command(click.Command):
@@ -114,19 +101,6 @@ _PRINTING = f"{__name__}.printing"
 @contextmanager
 def _as_they_are() -> Iterator[None]:
     yield
-
-
-def write_examples(examples: Sequence[Example], formatter: click.HelpFormatter) -> None:
-    """A section of examples; their lines are never wrapped, so that they can be pasted."""
-    if not examples:
-        return
-    with formatter.section("Examples"):
-        for number, example in enumerate(examples):
-            if number:
-                formatter.write_paragraph()
-            formatter.write_text(f"{example.purpose}:")
-            for line in example.lines:
-                formatter.write(f"{'':{formatter.current_indent + 2}}{line}\n")
 
 
 def flag_of(param: click.Option) -> str:

@@ -7,7 +7,8 @@ import sys
 import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from ozgraph.cli.command import Command, Example
+from ozgraph.cli.command import Command
+from ozgraph.cli.examples import Example
 
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from ozgraph.cli.arguments import output_options, print_json
-from ozgraph.cli.command import Command, Example
+from ozgraph.cli.command import Command
+from ozgraph.cli.examples import Example
 from ozgraph.cli.progress import progress_line
 
 

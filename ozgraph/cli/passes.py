@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import output_options, print_json
-from ozgraph.cli.command import Command, Example
+from ozgraph.cli.command import Command
+from ozgraph.cli.examples import Example
 
 GROUP = "ozgraph.passes"
 """The entry-point group under which packages bring passes along."""

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from ozgraph.cli.arguments import Reading, Shape, output_options, print_json
-from ozgraph.cli.command import Command, Example
+from ozgraph.cli.command import Command
+from ozgraph.cli.examples import Example
 from ozgraph.cli.options import options_of
 from ozgraph.cli.progress import progress_line
 from ozgraph.passes.verify import Verify
