@@ -103,7 +103,7 @@ def run_console(example: sybil.Example) -> str | None:
 
 def without_noise(text: str) -> list[str]:
     """Words of an output, without what differs between machines: rounding, times, and the width of a terminal."""
-    text = re.sub(r"\d\.\de-\d\d|[\d.]+ ms|[─━]+", "~", text)
+    text = re.sub(r"\d\.\de-\d\d|[\d.]+ (?:µs|ms|s)\b|[─━]+", "~", text)
     return text.split()
 
 
