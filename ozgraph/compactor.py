@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ozgraph.api import PruneResult
 from ozgraph.errors import UsageError, VerificationError
 from ozgraph.graph import Graph
 from ozgraph.inplace import carry_out_until
+from ozgraph.outcomes import PruneResult
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.freeze import Freeze

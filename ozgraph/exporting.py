@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ozgraph.api import after_a_choice, elimination, load
 from ozgraph.errors import ModelError, UsageError, VerificationError
 from ozgraph.graph import Array
+from ozgraph.loading import load
 from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.manager import Pipeline, Progress
 from ozgraph.passes.state import State
 from ozgraph.passes.summary import prune_report
 from ozgraph.passes.verify import Verify
+from ozgraph.pipelines import after_a_choice, elimination
 from ozgraph.results import PruneReport
 
 if TYPE_CHECKING:

@@ -8,11 +8,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ozgraph.api import PruneResult, UserPass, eliminate, prune
+from ozgraph.api import eliminate, prune
 from ozgraph.errors import OzgraphError, UsageError
 from ozgraph.graph import Op
+from ozgraph.outcomes import PruneResult
 from ozgraph.passes.manager import Progress
 from ozgraph.passes.saliency import Criterion
+from ozgraph.pipelines import UserPass
 from ozgraph.results import PruneReport
 from ozgraph.target import Target
 

@@ -15,7 +15,6 @@ import pytest
 
 import ozgraph
 from models.building import Net
-from ozgraph.api import PIPELINE
 from ozgraph.errors import PassError, UsageError
 from ozgraph.passes.cost import Cost
 from ozgraph.passes.eliminate import Eliminate
@@ -27,6 +26,7 @@ from ozgraph.passes.normalize import Normalize
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.select import Select
 from ozgraph.passes.state import State
+from ozgraph.pipelines import PIPELINE
 
 
 def model() -> onnx.ModelProto:

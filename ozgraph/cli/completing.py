@@ -85,7 +85,7 @@ def signature(context: click.Context, parameter: click.Parameter, incomplete: st
 
 def pipeline(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Passes of the pipeline."""
-    from ozgraph.api import PIPELINE
+    from ozgraph.pipelines import PIPELINE
 
     return offered((step.name for step in PIPELINE), incomplete)
 

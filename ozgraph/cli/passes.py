@@ -38,10 +38,10 @@ def command(as_json: bool, quiet: bool) -> None:
 
     Packages bring passes along under the entry-point group 'ozgraph.passes'; --pass takes their names.
     """
-    from ozgraph import api
+    from ozgraph.pipelines import PIPELINE
 
     del quiet  # Accepted by every command; there is nothing to wait for here.
-    rows = [row(cls, "ozgraph") for cls in api.PIPELINE] + list(installed())
+    rows = [row(cls, "ozgraph") for cls in PIPELINE] + list(installed())
     if as_json:
         print_json({"passes": [asdict(entry) for entry in rows]})
         return
