@@ -1,7 +1,7 @@
 """Prune anything: every model of a list of libraries, with no list of exceptions, one JSON line a model.
 
     python benchmarks/zoo run torchvision timm huggingface diffusers small [--peer torch-pruning] [--only GLOB]
-    python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html
+    python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html --limits docs/limits.md
 
 Every model is built with random, perturbed weights in a process of its own, with a limit of CPU time and of memory;
 captured by torch.export and by the ONNX exporter; analyzed; a random half of all free slots is removed; what is left
@@ -17,6 +17,7 @@ import fnmatch
 import sys
 from pathlib import Path
 
+import limits_page
 import lines
 import report
 import runner
@@ -41,6 +42,7 @@ def main() -> None:
     show = commands.add_parser("report", help="tables from the lines")
     show.add_argument("--markdown", type=Path, help="write them here")
     show.add_argument("--html", type=Path, help="write a page with sortable columns here")
+    show.add_argument("--limits", type=Path, help="make the table in this page anew")
     for command in (run, show):
         command.add_argument("--results", type=Path, default=RESULTS, help="the lines (default: %(default)s)")
     options = parser.parse_args()
@@ -68,7 +70,9 @@ def main() -> None:
         options.markdown.write_text(text)
     if options.html:
         options.html.write_text(report.html(found))
-    if not (options.markdown or options.html):
+    if options.limits:
+        options.limits.write_text(limits_page.filled(options.limits.read_text(), found))
+    if not (options.markdown or options.html or options.limits):
         print(text)
 
 

@@ -23,7 +23,7 @@ and what is left is verified against the original with exactly those at zero. Th
 
     python benchmarks/zoo run torchvision timm huggingface diffusers small
     python benchmarks/zoo run torchvision timm huggingface diffusers small --peer torch-pruning
-    python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html
+    python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html --limits docs/limits.md
 
 *Captured* models are those that torch.export or the ONNX exporter follows, whole or up to the first operator whose
 result has a size that depends on data; a model counts as pruned where **every** route that captured it removed slots,
@@ -36,24 +36,24 @@ def markdown(found: dict[Key, Line]) -> str:
     """The page for people who read the repository."""
     ours = [line for line in found.values() if line["tool"] == "ozgraph"]
     parts = [INTRO]
-    parts.append("## By library\n\n" + _table(_library_head(), list(_library_rows(ours))))
+    parts.append("## By library\n\n" + table(_library_head(), list(_library_rows(ours))))
     peers = [line for line in found.values() if line["tool"] == "torch-pruning"]
     if peers:
-        parts.append("## Beside Torch-Pruning\n\n" + _peer_text() + _table(_PEER_HEAD, list(_peer_rows(found, peers))))
+        parts.append("## Beside Torch-Pruning\n\n" + _peer_text() + table(_PEER_HEAD, list(_peer_rows(found, peers))))
     simplified = [line for line in found.values() if line["tool"] == "onnxsim"]
     if simplified:
         parts.append("## Beside onnxsim\n\n" + _onnxsim(found, simplified))
     parts.append(
-        "## Lowest shares, and why\n\n" + _table(("library", "model", "prunable", "held back by"), list(_lowest(ours)))
+        "## Lowest shares, and why\n\n" + table(("library", "model", "prunable", "held back by"), list(_lowest(ours)))
     )
     failing = list(_failing(ours))
     parts.append(
-        "## What does not prune\n\n" + (_table(("library", "model", "route", "what happened"), failing) or "Nothing.\n")
+        "## What does not prune\n\n" + (table(("library", "model", "route", "what happened"), failing) or "Nothing.\n")
     )
     missed = list(_missed(ours))
     if missed:
         parts.append(
-            "## What no route captures\n\nPyTorch's own words.\n\n" + _table(("library", "model", "torch says"), missed)
+            "## What no route captures\n\nPyTorch's own words.\n\n" + table(("library", "model", "torch says"), missed)
         )
     unbuilt = Counter(line["source"] for line in ours if "unbuildable" in line)
     if unbuilt:
@@ -150,7 +150,7 @@ def _peer_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[
 
 
 def _onnxsim(found: dict[Key, Line], rows: Sequence[Line]) -> str:
-    return "`apply_structured_pruning` of onnxsim, ratio one half, on the exported files.\n\n" + _table(
+    return "`apply_structured_pruning` of onnxsim, ratio one half, on the exported files.\n\n" + table(
         ("library", "models", "it removes something and runs", "median share removed"),
         [
             (
@@ -294,7 +294,8 @@ document.querySelector("input").addEventListener("input", event => {
 """
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; empty where there are no rows."""
     if not rows:
         return ""
     clean: Callable[[str], str] = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
