@@ -193,6 +193,16 @@ LIMITS = (
         ("which boxes it returns",),
     ),
     Limit(
+        "decision trees and other estimators of `ai.onnx.ml`",
+        "features are read by number, leaves hold no weights that multiply: models made of them alone pass through "
+        "unchanged; perceptrons of scikit-learn prune",
+        "none",
+        (
+            "a tree reads features", "its weights are attributes", "a norm over it sees every slot",
+            "features of several operands", "it turns numbers or words", "it reads or makes dictionaries",
+        ),
+    ),
+    Limit(
         "group norm inside a group, layer norm",
         "the statistics count the removed channels; nothing with `--rescale`, which writes the norm out",
         "`--rescale`",
@@ -221,13 +231,6 @@ LIMITS = (
         "nothing is guessed: what they touch stays",
         "[add an operator](../CONTRIBUTING.md#add-an-operator)",
         ("the operator is not known",),
-    ),
-    Limit(
-        "decision trees and other estimators of `ai.onnx.ml`",
-        "features are read by number, leaves hold no weights that multiply: models made of them alone pass through "
-        "unchanged; perceptrons of scikit-learn prune",
-        "none",
-        (),
     ),
     Limit(
         "names that PyTorch's exporter writes twice",

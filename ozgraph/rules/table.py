@@ -18,6 +18,7 @@ from ozgraph.rules import (  # noqa: F401  (imported for what they register)
     contrib,
     control,
     elementwise,
+    estimators,
     indexing,
     linear,
     losses,
