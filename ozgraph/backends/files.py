@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from ozgraph.backends.streaming import embedded, stream
 from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
+from ozgraph.frontends import dictionaries
 from ozgraph.frontends.normal_form import root_cause
 
 LARGEST_INLINE = 3 << 29
@@ -162,6 +163,8 @@ def _save(model: ir.Model, path: str, external: bool, progress: Progress | None)
                 value.const_value = embedded(tensor)
             data = os.path.basename(path) + ".data"
             ir.save(model, path, external_data=data, size_threshold_bytes=_SMALL, callback=count)
+            if dictionaries.DOMAIN in model.graph.opset_imports:
+                dictionaries.show_in_file(path)
         else:
             with open(path, "wb") as file:
                 stream(model, file, count)

@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.errors import VerificationError
+from ozgraph.frontends import dictionaries
 from ozgraph.frontends.hollow import Hollow
 
 _DELIMITED = 2
@@ -51,6 +52,7 @@ def stream(model: ir.Model, file: BinaryIO, count: Callable[[ir.TensorProtocol],
                 else:
                     value.const_value = embedded(tensor)
         proto = ir.to_proto(model)
+        dictionaries.shown(proto)
     finally:
         for value, tensor in originals:
             value.const_value = tensor

@@ -1,4 +1,6 @@
-"""Shapes of the com.microsoft operators that onnxruntime's transformer optimizer writes; onnx does not know them."""
+"""Shapes that onnx does not infer: of the com.microsoft operators that onnxruntime's transformer optimizer writes, and of
+the ai.onnx.ml operators that converters of estimators put before and behind layers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-DOMAIN = "com.microsoft"
+_ML = "ai.onnx.ml"
+DOMAINS = frozenset({"com.microsoft", _ML})
 
 Shape = tuple[int, ...]
 Infer = Callable[[ir.Node, Sequence[Shape | None]], Sequence[Shape | None]]
@@ -16,7 +19,7 @@ Infer = Callable[[ir.Node, Sequence[Shape | None]], Sequence[Shape | None]]
 
 def complete(node: ir.Node, shapes: dict[str, tuple[int | str | None, ...]], dtypes: dict[str, int]) -> None:
     """Fill in the shapes and element types of the results of ``node`` that are still open."""
-    infer = _RULES.get(node.op_type)
+    infer = (_ML_RULES if node.domain == _ML else _RULES).get(node.op_type)
     if infer is None:
         return
     names = [value.name if value is not None else None for value in node.inputs]
@@ -128,6 +131,11 @@ def _grouped_query(node: ir.Node, operands: Sequence[Shape | None]) -> Sequence[
     return (queries, present, present)
 
 
+def _extracted(node: ir.Node, operands: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    source, indexes = _known(operands[0]), _known(operands[1])
+    return ((*(source[:-1] or (1,)), int(np.prod(indexes))),)
+
+
 _RULES: dict[str, Infer] = {
     "Attention": _attention,
     "BiasGelu": _same,
@@ -143,4 +151,12 @@ _RULES: dict[str, Infer] = {
     "SkipLayerNormalization": _skip,
     "SkipSimplifiedLayerNormalization": _skip,
     "TransposeMatMul": _product,
+}
+
+_ML_RULES: dict[str, Infer] = {
+    "ArrayFeatureExtractor": _extracted,
+    "Binarizer": _same,
+    "Imputer": _same,
+    "Normalizer": _same,
+    "Scaler": _same,
 }

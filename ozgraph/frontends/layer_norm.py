@@ -2,10 +2,15 @@
 
 A slot at zero is not the mean, so that nothing could be removed under the separate operators. The pattern is exact:
 
-    mean = ReduceMean(x); d = x - mean; y = d / Sqrt(ReduceMean(d * d) + epsilon); y * scale + bias
+    mean = ReduceMean(x); d = x - mean; y = d / Sqrt(variance + epsilon); y * scale + bias
 
-over the last axes, the square as Mul or Pow, the division as Div or as Mul by Reciprocal, the bias optional, and
-nothing in between read by anyone else. What deviates in any way stays as it is, and so do half and double precision.
+over the last axes, the division as Div or as Mul by Reciprocal, the bias optional, and nothing in between read by anyone
+else. TensorFlow multiplies out, with s = scale * Reciprocal(Sqrt(variance + epsilon)):
+
+    y = x * s + (bias - mean * s)
+
+A mean may be a GlobalAveragePool. The variance is ReduceMean(d * d), the square as Mul or Pow, or, as JAX writes it,
+Max(ReduceMean(x * x) - mean * mean, 0). What deviates in any way stays as it is, and so do half and double precision.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ def fuse_layer_norms(model: ir.Model) -> int:
         return 0
     count = 0
     for node in list(graph):
-        if node.op_type in ("Div", "Mul") and node.domain in ("", "ai.onnx") and node.graph is graph:
+        if node.op_type in ("Add", "Div", "Mul") and node.domain in ("", "ai.onnx") and node.graph is graph:
             found = _match(node)
             if found is not None:
                 _replace(graph, found)
@@ -49,47 +54,141 @@ class _Norm:
 
 
 def _match(last: ir.Node) -> _Norm | None:
-    """The norm whose division ``last`` is."""
+    """The norm that ends with ``last``: a division, or the sum of what was multiplied out."""
+    found = _multiplied_out(last) if last.op_type == "Add" else _divided(last)
+    if found is None:
+        return None
+    found.nodes = list(dict.fromkeys(found.nodes))
+    mine = set(found.nodes)
+    inside = [value for node in mine if node is not last for value in node.outputs]
+    if any(value.is_graph_output() or any(use.node not in mine for use in value.uses()) for value in inside):
+        return None
+    if found.scale is None:
+        _take_affine(found)
+    # A scale made up here would be a weight that the file does not have.
+    return found if found.scale is not None else None
+
+
+def _divided(last: ir.Node) -> _Norm | None:
+    """``d / Sqrt(variance + epsilon)``."""
     halves = _division(last)
     if halves is None:
         return None
     centred, deviation, nodes = halves
+    difference = _made_by(centred, "Sub", inner=False)
+    if difference is None:
+        return None
+    found = _statistics(deviation, difference.inputs[0], difference.inputs[1])
+    if found is None:
+        return None
+    found.nodes += [*nodes, difference]
+    found.result = last.outputs[0]
+    return found
+
+
+def _multiplied_out(last: ir.Node) -> _Norm | None:
+    """``x * s + (bias - mean * s)``, the difference as a sum with a negative mean."""
+    for product, shift in (tuple(last.inputs), tuple(last.inputs)[::-1]):
+        scaled, moved = _made_by(product, "Mul"), _made_by(shift, "Add")
+        if scaled is None or moved is None:
+            continue
+        for part, bias in (tuple(moved.inputs), tuple(moved.inputs)[::-1]):
+            inner = _made_by(part, "Mul")
+            if inner is None:
+                continue
+            for source, factor in (tuple(scaled.inputs), tuple(scaled.inputs)[::-1]):
+                if factor is None or factor not in inner.inputs:
+                    continue
+                negative = _made_by(next(value for value in inner.inputs if value is not factor), "Neg")
+                slope = _made_by(factor, "Mul", inner=False)
+                if negative is None or slope is None:
+                    continue
+                for inverse, scale in (tuple(slope.inputs), tuple(slope.inputs)[::-1]):
+                    reciprocal = _made_by(inverse, "Reciprocal")
+                    if reciprocal is None:
+                        continue
+                    found = _statistics(reciprocal.inputs[0], source, negative.inputs[0])
+                    if found is None or not _take_leading(found, scale, bias):
+                        continue
+                    found.nodes += [last, scaled, moved, inner, negative, slope, reciprocal]
+                    found.result = last.outputs[0]
+                    return found
+    return None
+
+
+def _statistics(deviation: ir.Value | None, source: ir.Value | None, average: ir.Value | None) -> _Norm | None:
+    """A norm of ``source`` whose divisor and mean these are; its result is not known yet."""
     root = _made_by(deviation, "Sqrt")
     added = _made_by(root.inputs[0], "Add") if root is not None else None
-    if root is None or added is None:
+    parts = _with_number(added) if added is not None else None
+    mean = _mean(average)
+    if root is None or added is None or parts is None or mean is None:
         return None
-    parts = _with_number(added)
-    difference = _made_by(centred, "Sub", inner=False)
-    if parts is None or difference is None:
+    if source is None or mean.inputs[0] is not source or source.const_value is not None:
         return None
     variance, epsilon = parts
-    averaged = _made_by(variance, "ReduceMean")
-    square = _squared(averaged.inputs[0]) if averaged is not None else None
-    mean = _made_by(difference.inputs[1], "ReduceMean", inner=False)
-    if averaged is None or square is None or mean is None:
-        return None
-    squarer, base = square
-    source = mean.inputs[0]
-    twin = base.producer()
-    # Some exporters take the mean off twice, once for the square.
-    if base is not centred and (twin is None or twin.op_type != "Sub" or list(twin.inputs) != list(difference.inputs)):
-        return None
-    if source is None or difference.inputs[0] is not source or source.const_value is not None:
-        return None
     axes = _last_axes(mean)
-    if not axes or axes != _last_axes(averaged):
+    nodes = _spread(variance, source, mean, axes) or _second_moment(variance, source, mean, axes)
+    if not axes or nodes is None:
         return None
-    nodes += [root, added, averaged, squarer, difference, mean]
-    if twin is not None and twin is not difference:
-        nodes.append(twin)
-    mine = set(nodes)
-    inside = [value for node in nodes if node is not last for value in node.outputs]
-    if any(value.is_graph_output() or any(use.node not in mine for use in value.uses()) for value in inside):
+    return _Norm(source, axes, epsilon, [root, added, mean, *nodes], root.outputs[0])
+
+
+def _spread(variance: ir.Value, source: ir.Value, mean: ir.Node, axes: int) -> list[ir.Node] | None:
+    """``ReduceMean(d * d)``: the nodes; d may be a difference of its own, which some exporters write for the square."""
+    averaged = _mean(variance)
+    square = _squared(averaged.inputs[0]) if averaged is not None else None
+    difference = _made_by(square[1], "Sub", inner=False) if square is not None else None
+    if averaged is None or square is None or difference is None or _last_axes(averaged) != axes:
         return None
-    found = _Norm(source, axes, epsilon, nodes, last.outputs[0])
-    _take_affine(found)
-    # A scale made up here would be a weight that the file does not have.
-    return found if found.scale is not None else None
+    if list(difference.inputs) != [source, mean.outputs[0]]:
+        return None
+    return [averaged, square[0], difference]
+
+
+def _second_moment(variance: ir.Value, source: ir.Value, mean: ir.Node, axes: int) -> list[ir.Node] | None:
+    """``Max(ReduceMean(x * x) - mean * mean, 0)``: the nodes."""
+    nodes = []
+    clamped = _made_by(variance, "Max")
+    if clamped is not None:
+        if len(clamped.inputs) != 2 or 0.0 not in map(_number, clamped.inputs):
+            return None
+        nodes.append(clamped)
+        variance = next(value for value in clamped.inputs if value is not None and _number(value) is None)
+    difference = _made_by(variance, "Sub")
+    moment = _mean(difference.inputs[0]) if difference is not None else None
+    above = _squared(moment.inputs[0]) if moment is not None else None
+    below = _squared(difference.inputs[1]) if difference is not None else None
+    if difference is None or moment is None or above is None or below is None or _last_axes(moment) != axes:
+        return None
+    if above[1] is not source or below[1] is not mean.outputs[0]:
+        return None
+    return [*nodes, difference, moment, above[0], below[0]]
+
+
+def _mean(value: ir.Value | None) -> ir.Node | None:
+    """The node that makes a value as a mean."""
+    found = _made_by(value, "ReduceMean", inner=False)
+    return found if found is not None else _made_by(value, "GlobalAveragePool", inner=False)
+
+
+def _take_leading(norm: _Norm, scale: ir.Value | None, bias: ir.Value | None) -> bool:
+    """Take a scale and a bias that have axes of size one ahead of the normalised ones, which they lose."""
+    for value in (scale, bias):
+        tensor = None if value is None else value.const_value
+        if value is None or tensor is None or not value.is_initializer() or value.is_graph_input():
+            return False
+        sizes = tuple(int(size) for size in tensor.shape.numpy())
+        ahead, last = sizes[: len(sizes) - norm.axes], sizes[len(sizes) - norm.axes :]
+        if tensor.dtype != ir.DataType.FLOAT or set(ahead) - {1} or len(last) != norm.axes or min(last) < 2:
+            return False
+        if ahead and len(value.uses()) != 1:
+            return False
+    assert scale is not None and bias is not None
+    if scale.const_value is None or bias.const_value is None or scale.const_value.size != bias.const_value.size:
+        return False
+    norm.scale, norm.bias = scale, bias
+    return True
 
 
 def _division(node: ir.Node) -> tuple[ir.Value, ir.Value, list[ir.Node]] | None:
@@ -145,6 +244,9 @@ def _number(value: ir.Value | None) -> float | None:
 
 def _last_axes(node: ir.Node) -> int:
     """How many axes, the last ones, a mean runs over and keeps; 0 where it is any other."""
+    if node.op_type == "GlobalAveragePool":
+        pooled = node.inputs[0]
+        return len(pooled.shape) - 2 if pooled is not None and pooled.shape is not None else 0
     if node.attributes.get_int("keepdims", 1) != 1:
         return 0
     given = node.attributes.get_ints("axes", None)
@@ -192,8 +294,20 @@ def _take_affine(norm: _Norm) -> None:
 def _replace(graph: ir.Graph, norm: _Norm) -> None:
     last = norm.result.producer()
     assert last is not None
+    for value in (norm.scale, norm.bias):
+        if value is not None and value.const_value is not None and len(value.const_value.shape) > norm.axes:
+            _drop_leading(value, norm.axes)
     inputs = [norm.source, norm.scale, *([norm.bias] if norm.bias is not None else [])]
     attributes = {"axis": -norm.axes, "epsilon": norm.epsilon}
     made = ir.node("LayerNormalization", inputs, attributes=attributes, name=last.name, version=last.version)
     made.metadata_props.update(last.metadata_props)
     ir.convenience.replace_nodes_and_values(graph, last, norm.nodes, [made], [norm.result], [made.outputs[0]])
+
+
+def _drop_leading(value: ir.Value, axes: int) -> None:
+    """Leave an initializer its last axes; those ahead have the size one."""
+    tensor = value.const_value
+    assert tensor is not None
+    shape = tuple(int(size) for size in tensor.shape.numpy())[-axes:]
+    value.const_value = ir.Tensor(tensor.numpy().reshape(shape), name=tensor.name)
+    value.shape = ir.Shape(shape)

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes, plain_shapes
+from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes, dictionaries, plain_shapes
 from ozgraph.frontends.control_flow import Control, every_node, followed
 from ozgraph.frontends.hollow import without_weights
 from ozgraph.frontends.known import Dim, Inferred
@@ -115,6 +115,7 @@ class Skeleton:
             proto.node.append(without_weights(node, _is_small, declare))
         for value in graph.outputs:
             ir.serde.serialize_value_into(proto.output.add(), value)
+        dictionaries.shown(template)
         return template
 
     @property
@@ -136,6 +137,7 @@ class Skeleton:
                 _add_input(proto.graph, value.name, value.dtype.value, sizes[value.name])
             else:
                 ir.serde.serialize_value_into(proto.graph.input.add(), value)
+                dictionaries.shown(proto)
         return proto
 
     def infer(self, sizes: Sizes, *, walk: bool = True) -> Inferred:
@@ -394,7 +396,7 @@ def _infer_results(
                 known.dtypes.setdefault(value.name, known.dtypes[source.name or ""])
         if not known.complete(value.name):
             _use_declared(value, names, known)
-    if node.domain == contrib_shapes.DOMAIN:
+    if node.domain in contrib_shapes.DOMAINS:
         contrib_shapes.complete(node, known.shapes, known.dtypes)
 
 

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.errors import ModelError
-from ozgraph.frontends import safety
+from ozgraph.frontends import dictionaries, safety
 from ozgraph.graph import Array
 
 LARGEST = 1 << 30
@@ -36,6 +36,7 @@ def to_ir(proto: onnx.ModelProto, where: str) -> ir.Model:
     Raises:
         ModelError: a sparse tensor is damaged or too large.
     """
+    proto = dictionaries.hidden(proto)
     if not present(proto):
         return ir.from_proto(proto)
     copy = onnx.ModelProto()

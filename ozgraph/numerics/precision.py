@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ozgraph.blocks import tiles
 from ozgraph.errors import ModelError
-from ozgraph.frontends import sparse
+from ozgraph.frontends import dictionaries, sparse
 from ozgraph.graph import Array
 from ozgraph.numerics.sessions import read_structure
 
@@ -76,6 +76,8 @@ def _saved(model: ir.Model, source: Path, folder: Path, label: str) -> Path:
     twin = _unused(folder / f"{source.stem}.{label}.onnx")
     try:
         ir.save(model, twin, external_data=f"{twin.name}.data", size_threshold_bytes=_EXTERNAL_BYTES)
+        if dictionaries.DOMAIN in model.graph.opset_imports:
+            dictionaries.show_in_file(twin)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot copy {source} for onnxruntime: {error}") from error
     return twin
