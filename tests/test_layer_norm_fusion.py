@@ -63,6 +63,40 @@ def written_out(
     return net.build(net.op("Add", y, net.reduce("ReduceSum", inner[read], -1)) if read else y)
 
 
+def multiplied_out(
+    *, gamma: tuple[int, ...] = (1, 1, WIDTH), other_slope: bool = False, pool: bool = False
+) -> onnx.ModelProto:
+    """As TensorFlow spells it: ``x * s + (beta - mean * s)``, the scale in s."""
+    net = Net("multiplied_out", opset=18)
+    x = net.op("Add", net.op("MatMul", net.input("x", (4, 5, 6)), net.weight(6, WIDTH, fan=6, hint="fc1.weight")),
+               net.const(net.normal(WIDTH), "fc1.bias"))  # fmt: skip
+    average: Callable[[str], str] = lambda y: net.op("GlobalAveragePool", y) if pool else net.mean(y, -1, keepdims=1)  # noqa: E731
+    mean = average(x)
+    difference = net.op("Sub", x, mean)
+    added = net.op("Add", average(net.op("Mul", difference, difference)), net.number(EPSILON))
+    inverse = net.op("Reciprocal", net.op("Sqrt", added))
+    slope = net.op("Mul", inverse, net.const(net.positive(*gamma), "gamma"))
+    moved = net.op("Mul", net.op("Neg", mean), net.op("Neg", slope) if other_slope else slope)
+    beta = net.const(net.normal(*gamma), "beta")
+    y = net.op("Add", net.op("Mul", x, slope), net.op("Add", beta, moved))
+    return shape_inference.infer_shapes(net.build(net.dense(y, WIDTH, 3, name="fc2")))
+
+
+def by_moments(*, clamp: float | None = 0.0, other: bool = False) -> onnx.ModelProto:
+    """As JAX spells it: the mean of squares less the square of the mean."""
+    net = Net("by_moments", opset=20)
+    x = net.op("Add", net.op("MatMul", net.input("x", (4, 5, 6)), net.weight(6, WIDTH, fan=6, hint="fc1.weight")),
+               net.const(net.normal(WIDTH), "fc1.bias"))  # fmt: skip
+    mean = net.mean(x, -1, keepdims=1)
+    moment = net.mean(net.op("Mul", x, x), -1, keepdims=1)
+    variance = net.op("Sub", moment, net.op("Mul", mean, moment if other else mean))
+    if clamp is not None:
+        variance = net.op("Max", variance, net.number(clamp))
+    deviation = net.op("Sqrt", net.op("Add", variance, net.number(EPSILON)))
+    y = net.op("Mul", net.op("Div", net.op("Sub", x, mean), deviation), net.const(net.positive(WIDTH), "gamma"))
+    return net.build(net.dense(net.op("Add", y, net.bias(WIDTH, "beta")), WIDTH, 3, name="fc2"))
+
+
 def operators(model: onnx.ModelProto) -> list[str]:
     return [op.type for op in load(model).ops]
 
@@ -74,6 +108,12 @@ SPELT: dict[str, Callable[[], onnx.ModelProto]] = {
     "a reciprocal": lambda: written_out(reciprocal=True),
     "no bias": lambda: written_out(bias=False),
     "the oldest opset": lambda: written_out(opset=17),
+    "multiplied out": multiplied_out,
+    "multiplied out, a scale of its axis": lambda: multiplied_out(gamma=(WIDTH,)),
+    "multiplied out, means by pooling": lambda: multiplied_out(pool=True),
+    "moments": by_moments,
+    "moments, not clamped": lambda: by_moments(clamp=None),
+    "a positive axis, the rank inferred": lambda: written_out(axes=(2,)),
     "a positive axis, the rank declared": lambda: shape_inference.infer_shapes(written_out(axes=(2,))),
 }
 
@@ -88,6 +128,9 @@ DEVIATES: dict[str, Callable[[], onnx.ModelProto]] = {
     "a difference that someone reads": lambda: written_out(read="difference"),
     "one number for a scale": lambda: written_out(gamma=(1,)),
     "a scale of one more axis": lambda: written_out(gamma=(1, WIDTH)),
+    "another slope for the mean": lambda: multiplied_out(other_slope=True),
+    "a variance of at least one half": lambda: by_moments(clamp=0.5),
+    "another product than the square": lambda: by_moments(other=True),
     "double precision": lambda: written_out(dtype=np.float64),
 }
 

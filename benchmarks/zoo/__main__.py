@@ -1,6 +1,6 @@
 """Prune anything: every model of a list of libraries, with no list of exceptions, one JSON line a model.
 
-    python benchmarks/zoo run torchvision timm huggingface diffusers small [--peer torch-pruning] [--only GLOB]
+    python benchmarks/zoo run torchvision timm huggingface diffusers small elsewhere [--peer PEER] [--only GLOB]
     python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html --limits docs/limits.md
 
 Every model is built with random, perturbed weights in a process of its own, with a limit of CPU time and of memory;

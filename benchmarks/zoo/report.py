@@ -21,7 +21,7 @@ names, in an order that is fixed. Weights are random and perturbed. Of every mod
 and what is left is verified against the original with exactly those at zero. This page is made from
 `benchmarks/results/zoo.jsonl`:
 
-    python benchmarks/zoo run torchvision timm huggingface diffusers small
+    python benchmarks/zoo run torchvision timm huggingface diffusers small elsewhere
     python benchmarks/zoo run torchvision timm huggingface diffusers small --peer torch-pruning
     python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html --limits docs/limits.md
 

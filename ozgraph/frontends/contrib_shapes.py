@@ -1,5 +1,7 @@
-"""Shapes that onnx does not infer: of the com.microsoft operators that onnxruntime's transformer optimizer writes, and of
-the ai.onnx.ml operators that converters of estimators put before and behind layers.
+"""Shapes that onnx does not infer.
+
+Of the com.microsoft operators that onnxruntime's transformer optimizer writes, and of the ai.onnx.ml operators that
+converters of estimators put before and behind layers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Types of dictionaries (``map``), in which classifiers of other tools return what they think of each class.
 
-onnx_ir has none. While it holds a model, such a value has no type, and what its type was stands in its metadata; what is
-written or handed to onnx gets it back.
+onnx_ir has none. While it holds a model, such a value has no type, and what its type was stands in its metadata; what
+is written or handed to onnx gets it back.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A slot at zero is not the mean, so that nothing could be removed under the separ
 
     mean = ReduceMean(x); d = x - mean; y = d / Sqrt(variance + epsilon); y * scale + bias
 
-over the last axes, the division as Div or as Mul by Reciprocal, the bias optional, and nothing in between read by anyone
-else. TensorFlow multiplies out, with s = scale * Reciprocal(Sqrt(variance + epsilon)):
+over the last axes, the division as Div or as Mul by Reciprocal, the bias optional, and nothing in between read by
+anyone else. TensorFlow multiplies out, with s = scale * Reciprocal(Sqrt(variance + epsilon)):
 
     y = x * s + (bias - mean * s)
 
@@ -21,11 +21,35 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ozgraph.frontends.shapes import InferenceError, Skeleton
+
 _OPSET = 17
 """LayerNormalization exists from here on."""
 
 
-def fuse_layer_norms(model: ir.Model) -> int:
+RankOf = Callable[[ir.Value], int | None]
+"""How many axes a value has, for values whose shape the file does not say; None where it is not known."""
+
+
+class Ranks:
+    """Ranks by inference, which is asked once, and only when one is wanted."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._found: dict[str, int] | None = None
+
+    def __call__(self, value: ir.Value) -> int | None:
+        """How many axes a value has."""
+        if self._found is None:
+            try:
+                shapes = Skeleton(self._model).infer({}, walk=False).shapes
+            except InferenceError:
+                shapes = {}
+            self._found = {name: len(shape) for name, shape in shapes.items()}
+        return self._found.get(value.name or "")
+
+
+def fuse_layer_norms(model: ir.Model, rank_of: RankOf) -> int:
     """Put LayerNormalization in the place of every written-out layer norm of the main graph, in place; how many."""
     graph = model.graph
     if graph.opset_imports.get("", 0) < _OPSET:
@@ -33,7 +57,7 @@ def fuse_layer_norms(model: ir.Model) -> int:
     count = 0
     for node in list(graph):
         if node.op_type in ("Add", "Div", "Mul") and node.domain in ("", "ai.onnx") and node.graph is graph:
-            found = _match(node)
+            found = _match(node, rank_of)
             if found is not None:
                 _replace(graph, found)
                 count += 1
@@ -53,9 +77,10 @@ class _Norm:
     bias: ir.Value | None = None
 
 
-def _match(last: ir.Node) -> _Norm | None:
+def _match(last: ir.Node, rank_of: RankOf) -> _Norm | None:
     """The norm that ends with ``last``: a division, or the sum of what was multiplied out."""
-    found = _multiplied_out(last) if last.op_type == "Add" else _divided(last)
+    find = _multiplied_out if last.op_type == "Add" else _divided
+    found = find(last, rank_of)
     if found is None:
         return None
     found.nodes = list(dict.fromkeys(found.nodes))
@@ -69,7 +94,7 @@ def _match(last: ir.Node) -> _Norm | None:
     return found if found.scale is not None else None
 
 
-def _divided(last: ir.Node) -> _Norm | None:
+def _divided(last: ir.Node, rank_of: RankOf) -> _Norm | None:
     """``d / Sqrt(variance + epsilon)``."""
     halves = _division(last)
     if halves is None:
@@ -78,7 +103,7 @@ def _divided(last: ir.Node) -> _Norm | None:
     difference = _made_by(centred, "Sub", inner=False)
     if difference is None:
         return None
-    found = _statistics(deviation, difference.inputs[0], difference.inputs[1])
+    found = _statistics(deviation, difference.inputs[0], difference.inputs[1], rank_of)
     if found is None:
         return None
     found.nodes += [*nodes, difference]
@@ -86,7 +111,7 @@ def _divided(last: ir.Node) -> _Norm | None:
     return found
 
 
-def _multiplied_out(last: ir.Node) -> _Norm | None:
+def _multiplied_out(last: ir.Node, rank_of: RankOf) -> _Norm | None:
     """``x * s + (bias - mean * s)``, the difference as a sum with a negative mean."""
     for product, shift in (tuple(last.inputs), tuple(last.inputs)[::-1]):
         scaled, moved = _made_by(product, "Mul"), _made_by(shift, "Add")
@@ -107,7 +132,7 @@ def _multiplied_out(last: ir.Node) -> _Norm | None:
                     reciprocal = _made_by(inverse, "Reciprocal")
                     if reciprocal is None:
                         continue
-                    found = _statistics(reciprocal.inputs[0], source, negative.inputs[0])
+                    found = _statistics(reciprocal.inputs[0], source, negative.inputs[0], rank_of)
                     if found is None or not _take_leading(found, scale, bias):
                         continue
                     found.nodes += [last, scaled, moved, inner, negative, slope, reciprocal]
@@ -116,7 +141,9 @@ def _multiplied_out(last: ir.Node) -> _Norm | None:
     return None
 
 
-def _statistics(deviation: ir.Value | None, source: ir.Value | None, average: ir.Value | None) -> _Norm | None:
+def _statistics(
+    deviation: ir.Value | None, source: ir.Value | None, average: ir.Value | None, rank_of: RankOf
+) -> _Norm | None:
     """A norm of ``source`` whose divisor and mean these are; its result is not known yet."""
     root = _made_by(deviation, "Sqrt")
     added = _made_by(root.inputs[0], "Add") if root is not None else None
@@ -127,27 +154,34 @@ def _statistics(deviation: ir.Value | None, source: ir.Value | None, average: ir
     if source is None or mean.inputs[0] is not source or source.const_value is not None:
         return None
     variance, epsilon = parts
-    axes = _last_axes(mean)
-    nodes = _spread(variance, source, mean, axes) or _second_moment(variance, source, mean, axes)
-    if not axes or nodes is None:
+    found = _spread(variance, source, mean) or _second_moment(variance, source, mean)
+    if found is None:
+        return None
+    averaged, nodes = found
+    axes = _last_axes(mean, source, rank_of)
+    if not axes or axes != _last_axes(averaged, source, rank_of):
         return None
     return _Norm(source, axes, epsilon, [root, added, mean, *nodes], root.outputs[0])
 
 
-def _spread(variance: ir.Value, source: ir.Value, mean: ir.Node, axes: int) -> list[ir.Node] | None:
-    """``ReduceMean(d * d)``: the nodes; d may be a difference of its own, which some exporters write for the square."""
+_Variance = tuple[ir.Node, list[ir.Node]]
+"""(the second mean, all nodes)."""
+
+
+def _spread(variance: ir.Value, source: ir.Value, mean: ir.Node) -> _Variance | None:
+    """``ReduceMean(d * d)``; d may be a difference of its own, which some exporters write for the square."""
     averaged = _mean(variance)
     square = _squared(averaged.inputs[0]) if averaged is not None else None
     difference = _made_by(square[1], "Sub", inner=False) if square is not None else None
-    if averaged is None or square is None or difference is None or _last_axes(averaged) != axes:
+    if averaged is None or square is None or difference is None:
         return None
     if list(difference.inputs) != [source, mean.outputs[0]]:
         return None
-    return [averaged, square[0], difference]
+    return averaged, [averaged, square[0], difference]
 
 
-def _second_moment(variance: ir.Value, source: ir.Value, mean: ir.Node, axes: int) -> list[ir.Node] | None:
-    """``Max(ReduceMean(x * x) - mean * mean, 0)``: the nodes."""
+def _second_moment(variance: ir.Value, source: ir.Value, mean: ir.Node) -> _Variance | None:
+    """``Max(ReduceMean(x * x) - mean * mean, 0)``."""
     nodes = []
     clamped = _made_by(variance, "Max")
     if clamped is not None:
@@ -159,11 +193,11 @@ def _second_moment(variance: ir.Value, source: ir.Value, mean: ir.Node, axes: in
     moment = _mean(difference.inputs[0]) if difference is not None else None
     above = _squared(moment.inputs[0]) if moment is not None else None
     below = _squared(difference.inputs[1]) if difference is not None else None
-    if difference is None or moment is None or above is None or below is None or _last_axes(moment) != axes:
+    if difference is None or moment is None or above is None or below is None:
         return None
     if above[1] is not source or below[1] is not mean.outputs[0]:
         return None
-    return [*nodes, difference, moment, above[0], below[0]]
+    return moment, [*nodes, difference, moment, above[0], below[0]]
 
 
 def _mean(value: ir.Value | None) -> ir.Node | None:
@@ -173,7 +207,7 @@ def _mean(value: ir.Value | None) -> ir.Node | None:
 
 
 def _take_leading(norm: _Norm, scale: ir.Value | None, bias: ir.Value | None) -> bool:
-    """Take a scale and a bias that have axes of size one ahead of the normalised ones, which they lose."""
+    """Take a scale and a bias, which may have axes of size one ahead of the normalised ones."""
     for value in (scale, bias):
         tensor = None if value is None else value.const_value
         if value is None or tensor is None or not value.is_initializer() or value.is_graph_input():
@@ -181,8 +215,6 @@ def _take_leading(norm: _Norm, scale: ir.Value | None, bias: ir.Value | None) ->
         sizes = tuple(int(size) for size in tensor.shape.numpy())
         ahead, last = sizes[: len(sizes) - norm.axes], sizes[len(sizes) - norm.axes :]
         if tensor.dtype != ir.DataType.FLOAT or set(ahead) - {1} or len(last) != norm.axes or min(last) < 2:
-            return False
-        if ahead and len(value.uses()) != 1:
             return False
     assert scale is not None and bias is not None
     if scale.const_value is None or bias.const_value is None or scale.const_value.size != bias.const_value.size:
@@ -242,11 +274,18 @@ def _number(value: ir.Value | None) -> float | None:
     return float(tensor.numpy().reshape(()))
 
 
-def _last_axes(node: ir.Node) -> int:
-    """How many axes, the last ones, a mean runs over and keeps; 0 where it is any other."""
+def _last_axes(node: ir.Node, source: ir.Value, rank_of: RankOf) -> int:
+    """How many axes, the last ones, a mean runs over and keeps; 0 where it is any other.
+
+    Args:
+        source: a value with as many axes as the operand of the mean.
+    """
+
+    def rank() -> int | None:
+        return rank_of(source) if source.shape is None else len(source.shape)
+
     if node.op_type == "GlobalAveragePool":
-        pooled = node.inputs[0]
-        return len(pooled.shape) - 2 if pooled is not None and pooled.shape is not None else 0
+        return max((rank() or 0) - 2, 0)
     if node.attributes.get_int("keepdims", 1) != 1:
         return 0
     given = node.attributes.get_ints("axes", None)
@@ -255,12 +294,12 @@ def _last_axes(node: ir.Node) -> int:
         if operand is None or operand.const_value is None or operand.is_graph_input():
             return 0
         given = tuple(int(axis) for axis in operand.const_value.numpy().ravel())
-    source = node.inputs[0]
-    rank = len(source.shape) if source is not None and source.shape is not None else None
-    if any(axis >= 0 for axis in given) and rank is None:
-        return 0
-    below = sorted(axis - rank if axis >= 0 and rank is not None else axis for axis in given)
-    return len(below) if below == list(range(-len(below), 0)) else 0
+    if any(axis >= 0 for axis in given):
+        axes = rank()
+        if axes is None:
+            return 0
+        given = tuple(axis - axes if axis >= 0 else axis for axis in given)
+    return len(given) if sorted(given) == list(range(-len(given), 0)) else 0
 
 
 def _take_affine(norm: _Norm) -> None:
@@ -294,20 +333,18 @@ def _take_affine(norm: _Norm) -> None:
 def _replace(graph: ir.Graph, norm: _Norm) -> None:
     last = norm.result.producer()
     assert last is not None
-    for value in (norm.scale, norm.bias):
-        if value is not None and value.const_value is not None and len(value.const_value.shape) > norm.axes:
-            _drop_leading(value, norm.axes)
+    made: list[ir.Node] = []
+    for name in ("scale", "bias"):
+        value = getattr(norm, name)
+        if value is not None and len(value.const_value.shape) > norm.axes:
+            # The weight keeps its shape: it is the caller's.
+            ahead = ir.tensor(np.arange(len(value.const_value.shape) - norm.axes))
+            axes = ir.node("Constant", [], attributes={"value": ahead}, version=last.version)
+            made += [axes, ir.node("Squeeze", [value, axes.outputs[0]], version=last.version)]
+            setattr(norm, name, made[-1].outputs[0])
     inputs = [norm.source, norm.scale, *([norm.bias] if norm.bias is not None else [])]
     attributes = {"axis": -norm.axes, "epsilon": norm.epsilon}
-    made = ir.node("LayerNormalization", inputs, attributes=attributes, name=last.name, version=last.version)
-    made.metadata_props.update(last.metadata_props)
-    ir.convenience.replace_nodes_and_values(graph, last, norm.nodes, [made], [norm.result], [made.outputs[0]])
-
-
-def _drop_leading(value: ir.Value, axes: int) -> None:
-    """Leave an initializer its last axes; those ahead have the size one."""
-    tensor = value.const_value
-    assert tensor is not None
-    shape = tuple(int(size) for size in tensor.shape.numpy())[-axes:]
-    value.const_value = ir.Tensor(tensor.numpy().reshape(shape), name=tensor.name)
-    value.shape = ir.Shape(shape)
+    fused = ir.node("LayerNormalization", inputs, attributes=attributes, name=last.name, version=last.version)
+    fused.metadata_props.update(last.metadata_props)
+    made.append(fused)
+    ir.convenience.replace_nodes_and_values(graph, last, norm.nodes, made, [norm.result], [fused.outputs[0]])

@@ -17,7 +17,7 @@ from ozgraph.errors import ModelError, UsageError
 from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling, sparse
 from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
-from ozgraph.frontends.layer_norm import fuse_layer_norms
+from ozgraph.frontends.layer_norm import Ranks, fuse_layer_norms
 from ozgraph.frontends.normal_form import normalise, translated
 from ozgraph.frontends.origin import FillConstant, OnnxOrigin, TensorConstant
 from ozgraph.frontends.settling import settle, uses_bodies_or_sequences
@@ -52,7 +52,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         unchanged = model.clone() if uses_bodies_or_sequences(model) else None
     normalise(model, where)
     with translated(where, "recognising its layer norms"):
-        fuse_layer_norms(model)
+        fuse_layer_norms(model, Ranks(model))
     with translated(where, "reading its weights"):
         files = _check_weights(model, where)
     with translated(where, "analysing it"):

@@ -116,11 +116,18 @@ def _class_of(declared: Signature) -> dict[str, str]:
                 continue
             if _BATCH.search(dim) or (axis == 0 and len(dims) > 1 and not re.search(r"seq|len", dim)):
                 classes[dim] = "batch"
-            elif (len(dims) >= 4 and axis >= 2 and not re.search(r"seq|len|past", dim)) or _PIXELS.search(dim):
+            elif (axis >= _first_of_image(dims) and not re.search(r"seq|len|past", dim)) or _PIXELS.search(dim):
                 classes[dim] = "pixels"
             else:
                 classes[dim] = "length"
     return classes
+
+
+def _first_of_image(dims: Sequence[int | str]) -> int:
+    """The first axis that an image of this shape has pixels along: its channels come before those, or last."""
+    if len(dims) < 4:
+        return len(dims)
+    return 1 if isinstance(dims[-1], int) and not isinstance(dims[1], int) and not isinstance(dims[2], int) else 2
 
 
 # Batch, pixels and length of each attempt; a list spreads over keys of the class, a single size is shared by all.

@@ -13,6 +13,7 @@ SOURCES = {
     "huggingface": "sources.hugging_face:SOURCE",
     "diffusers": "sources.diffusers_models:SOURCE",
     "small": "sources.small_nets:SOURCE",
+    "elsewhere": "sources.elsewhere:SOURCE",
 }
 
 

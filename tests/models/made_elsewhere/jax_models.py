@@ -107,13 +107,13 @@ def flax(network: type[nnx.Module]) -> Any:
 def main(folder: Path) -> None:
     perceptron = jax.vmap(Perceptron(jax.random.key(0)))
     for name, function, shape in (
-        ("flax_mixer", flax(Mixer), ("B", 16, 16, 3)),
+        ("flax_mixer", flax(Mixer), (2, 16, 16, 3)),
         ("flax_convolutions", flax(Convolutions), ("B", 8, 8, 3)),
         ("flax_encoder", flax(Encoder), ("B", 10, 6)),
         ("equinox_perceptron", perceptron, ("B", 6)),
     ):
         proto = to_onnx(function, inputs=[shape], model_name=name)
-        (folder / f"{name}.onnx").write_bytes(proto.SerializeToString())
+        (folder / "networks" / f"{name}.onnx").write_bytes(proto.SerializeToString())
 
 
 if __name__ == "__main__":

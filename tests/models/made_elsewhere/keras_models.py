@@ -45,13 +45,23 @@ def segmentation() -> keras.Model:
     return keras.Model(image, layers.Conv2D(4, 1)(joined))
 
 
+class Positions(layers.Layer):
+    """Adds a learned vector to every position."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(shape=shape[1:], initializer="uniform")
+
+    def call(self, x: Any) -> Any:
+        return x + self.table
+
+
 def transformer() -> keras.Model:
     """An encoder block around MultiHeadAttention, whose heads are an axis of its weights.
 
     GELU by tanh: tf2onnx 1.17.0 does not write Erfc, which Keras 3.15 computes the other one with.
     """
     tokens = keras.Input((10,), dtype="int32")
-    x = layers.Embedding(30, 16)(tokens) + layers.Embedding(10, 16)(np.arange(10)[None])
+    x = Positions()(layers.Embedding(30, 16)(tokens))
     x = layers.LayerNormalization()(x + layers.MultiHeadAttention(4, 4)(x, x))
     hidden = layers.Dense(24, activation=partial(keras.activations.gelu, approximate=True))(x)
     x = layers.LayerNormalization()(x + layers.Dense(16)(hidden))
@@ -82,7 +92,7 @@ def main(folder: Path) -> None:
         signature = (tf.TensorSpec(shape, kind, name="x"),)
         function = tf.function(lambda x, model=model: model(x, training=False), input_signature=signature)
         proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=18)
-        (folder / f"keras_{name}.onnx").write_bytes(proto.SerializeToString())
+        (folder / "networks" / f"keras_{name}.onnx").write_bytes(proto.SerializeToString())
 
 
 def _perturb(model: Any) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MAKERS = {"keras": "networks", "jax": "networks", "trees": "estimators"}
-"""Maker -> the folder that its files go to. ``NAME_models.py`` makes them, with the packages of ``NAME.txt``."""
+MAKERS = ("keras", "jax", "trees")
+"""``NAME_models.py`` makes the files of each, with the packages of ``NAME.txt``."""
 
 
 def make(maker: str, environments: Path) -> None:
@@ -32,9 +32,7 @@ def make(maker: str, environments: Path) -> None:
         venv.create(place, with_pip=True, clear=True)
         _call(python, "-m", "pip", "install", "--quiet", "--requirement", str(pins))
         done.write_text(pins.read_text())
-    target = HERE / MAKERS[maker]
-    target.mkdir(exist_ok=True)
-    _call(python, str(HERE / f"{maker}_models.py"), str(target))
+    _call(python, str(HERE / f"{maker}_models.py"), str(HERE))
 
 
 def _call(python: Path, *arguments: str) -> None:
