@@ -25,6 +25,7 @@ from ozgraph.numerics.evidence import Observation, Original
 from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
 from ozgraph.numerics.measure import NOISE_CEILING, NOISE_FLOORS, Gap, Liveliness, gap, mismatch, spread
 from ozgraph.numerics.precision import mapped, to_float32, to_float64
+from ozgraph.numerics.quanta import quanta
 from ozgraph.numerics.runners import Feeds, Tensors, onnxruntime_engine, reference_engine, run_all
 from ozgraph.numerics.sessions import CPU, check_runs, read_structure
 from ozgraph.results import VerifyReport
@@ -60,7 +61,8 @@ def compare(
 ) -> VerifyReport:
     """Run two model files on the same inputs and compare what they compute.
 
-    One session is alive at a time. Models that quantise their data run without graph optimisations. Models in half
+    One session is alive at a time. Models that quantise their data run without graph optimisations, and what they
+    quantise may differ by one quantum, where it varies by several. Models in half
     precision are compared through their float32 twins, float64 models too where onnxruntime lacks a kernel.
 
     Args:
@@ -93,7 +95,8 @@ def compare(
         runs = [{**feeds, name: _without(feeds[name], axes)} for feeds in runs]
     required = len(inputs or ())
     # Integer kernels that stand for quantised operators round by their own shapes: the graph itself is compared.
-    literal = exact or _quantises(graph)
+    steps = quanta(graph)
+    literal = exact or steps is not None
     engine = (
         reference_engine() if exact else onnxruntime_engine(optimise=not literal, threads=threads, providers=providers)
     )
@@ -102,7 +105,7 @@ def compare(
     def attempt(first: Path, second: Path) -> VerifyReport:
         ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (NOISE_CEILING, _SHARP)
         names = _tensor_names(first) & _tensor_names(second)
-        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs), expected)
+        reference = Original(first, graph, engine, plain, ceiling, sharp, names, list(runs), expected, steps)
         return _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT, noise)
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:
@@ -303,12 +306,6 @@ def _tensor_names(path: Path) -> set[str]:
     except ModelError:
         return set()  # running the file says what is wrong with it
     return {name for node in graph.node for name in node.output if name}
-
-
-def _quantises(graph: Graph) -> bool:
-    """Whether data is rounded to integers and back on its way."""
-    quantised = (op.input(0) for op in graph.ops if op.type == "QuantizeLinear")
-    return any(data is not None and data.constant is None for data in quantised)
 
 
 def _has(graph: Graph, *dtypes: str) -> bool:

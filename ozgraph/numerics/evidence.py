@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -50,6 +50,7 @@ class Original:
         names: tensors that both files have; only these can stand in.
         runs: the inputs.
         expected: tensors that stood in when an earlier version of the model was compared; looked at before others.
+        quanta: tensor -> its quantum, of a model that quantises its data; only these can stand in there.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Original:
     names: Collection[str]
     runs: list[Feeds]
     expected: Collection[str] = ()
+    quanta: Mapping[str, float] | None = None
     _measured: dict[str, Liveliness] = field(default_factory=dict)
     _unusable: set[str] = field(default_factory=set)
 
@@ -255,6 +257,8 @@ class Original:
         return value in self._origins.driven and value in self._origins.weighted
 
     def _may_stand_in(self, value: Value) -> bool:
+        if self.quanta is not None and value.name not in self.quanta:
+            return False  # what a step of one quantum makes of it is not known
         return comparable(value, self.names) and value.name not in self._unusable and self._reached(value)
 
     def _expose(self, values: Sequence[Value]) -> None:
@@ -282,7 +286,8 @@ class Original:
         for key, originals in arrays.items():
             pairs = [(a, b.get(key)) for a, b in zip(originals, repeats, strict=False) if a is not None]
             present = [array for array in originals if array is not None]
-            found[key] = liveliness(present, [(a, b) for a, b in pairs if b is not None])
+            quantum = (self.quanta or {}).get(key, 0.0)
+            found[key] = liveliness(present, [(a, b) for a, b in pairs if b is not None], quantum)
         return Observation(arrays, found)
 
     def _repeated(self, expose: Sequence[str]) -> list[Tensors]:

@@ -22,6 +22,9 @@ from ozgraph.graph import Array
 NOISE_FLOORS = 3.0
 """How many noise floors a difference may have before it means something."""
 
+QUANTA = 4
+"""How many quanta a quantised tensor must vary by, so that a difference of one says nothing against it."""
+
 NOISE_CEILING = 1e-3
 """The noise floor above which what a tensor moves by is rounding, and says nothing."""
 
@@ -41,6 +44,7 @@ class Liveliness:
         rounding: the rounding floor of the median lively position; inf where nothing varies.
         still_noise: like ``noise``, over the scale instead.
         reproducible: whether those two runs agree on shapes, integers, NaN and infinities.
+        quantum: a difference up to which is none; 0.0 where nothing is quantised.
     """
 
     spread: float
@@ -49,10 +53,13 @@ class Liveliness:
     rounding: float
     still_noise: float
     reproducible: bool
+    quantum: float = 0.0
 
     @property
     def floor(self) -> float:
         """The noise floor of the tensor as a whole; what makes it poor evidence when large."""
+        if self.spread < QUANTA * self.quantum:
+            return _INFINITE
         return max(self.noise, self.rounding) if self.reproducible else _INFINITE
 
     @property
@@ -75,7 +82,9 @@ class Gap:
         return self.error / self.limit
 
 
-def liveliness(originals: Sequence[Array], repeats: Iterable[tuple[Array, Array]] = ()) -> Liveliness:
+def liveliness(
+    originals: Sequence[Array], repeats: Iterable[tuple[Array, Array]] = (), quantum: float = 0.0
+) -> Liveliness:
     """Measure one tensor: ``originals`` by run, ``repeats`` as pairs of runs on the same input."""
     pairs = list(repeats)
     reproducible = not any(mismatch(original, repeat) for original, repeat in pairs)
@@ -86,7 +95,7 @@ def liveliness(originals: Sequence[Array], repeats: Iterable[tuple[Array, Array]
             distance = _distance(original, repeat)
             noise = max(noise, _largest(distance / yards.moving(original.shape)) if yards.spread > 0 else _INFINITE)
             still_noise = max(still_noise, _largest(distance) / yards.scale if yards.scale > 0 else 0.0)
-    return Liveliness(yards.spread, yards.scale, noise, yards.rounding(), still_noise, reproducible)
+    return Liveliness(yards.spread, yards.scale, noise, yards.rounding(), still_noise, reproducible, quantum)
 
 
 def gap(originals: Sequence[Array], others: Sequence[Array], alive: Liveliness, base: float, *, moving: bool) -> Gap:
@@ -104,6 +113,9 @@ def gap(originals: Sequence[Array], others: Sequence[Array], alive: Liveliness, 
             continue
         yard = yards.moving(original.shape) if moving else np.full(original.shape, yards.scale)
         distance = _distance(original, other)
+        # The product of an integer and a scale is rounded, too.
+        slack = yards.epsilon * np.abs(np.where(np.isfinite(original), original, 0))
+        distance[distance <= alive.quantum + slack * (alive.quantum > 0)] = 0
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = np.where(distance > 0, distance / yard, 0.0)
             magnitude = np.where(np.isfinite(original), np.abs(original), 0.0)
