@@ -147,7 +147,8 @@ LIMITS = (
     ),
     Limit(
         "sizes that vary or that the model computes",
-        "what is computed with a size at run time would change its meaning",
+        "what is computed with a size at run time would change its meaning; so would channels or heads that are "
+        "flattened into one axis with a size that varies",
         "fixed sizes, or shapes that the exporter can fold",
         (
             "its size varies at run time", "its size is computed at run time", "its elements stand for positions",

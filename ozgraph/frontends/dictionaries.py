@@ -72,4 +72,4 @@ def _infos(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
 def _is_dictionary(type_: onnx.TypeProto) -> bool:
     while type_.HasField("sequence_type") or type_.HasField("optional_type"):
         type_ = (type_.sequence_type if type_.HasField("sequence_type") else type_.optional_type).elem_type
-    return type_.HasField("map_type")
+    return bool(type_.HasField("map_type"))

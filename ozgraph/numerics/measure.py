@@ -113,9 +113,10 @@ def gap(originals: Sequence[Array], others: Sequence[Array], alive: Liveliness, 
             continue
         yard = yards.moving(original.shape) if moving else np.full(original.shape, yards.scale)
         distance = _distance(original, other)
-        # The product of an integer and a scale is rounded, too.
-        slack = yards.epsilon * np.abs(np.where(np.isfinite(original), original, 0))
-        distance[distance <= alive.quantum + slack * (alive.quantum > 0)] = 0
+        if alive.quantum > 0:
+            # The product of an integer and a scale is rounded, too.
+            slack = yards.epsilon * np.abs(np.where(np.isfinite(original), original, 0))
+            distance = np.where(distance <= alive.quantum + slack, 0.0, distance)
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = np.where(distance > 0, distance / yard, 0.0)
             magnitude = np.where(np.isfinite(original), np.abs(original), 0.0)
