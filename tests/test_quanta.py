@@ -1,4 +1,4 @@
-"""What a model quantises may differ by one quantum, and by no more; where it varies by less, it is no evidence."""
+"""What a model quantises may differ by one quantum, and by no more; where it varies by few, all must be equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 import ozgraph
 from models.building import Net
-from ozgraph.errors import VerificationError
 from ozgraph.frontends.onnx import load
 from ozgraph.numerics.quanta import quanta
 
@@ -48,7 +47,7 @@ def test_one_quantum_is_no_difference_and_several_are(factor: float, equal: bool
     assert ozgraph.verify(first, second).equal == equal
 
 
-def test_a_result_of_few_quanta_is_no_evidence(tmp_path: Path) -> None:
+def test_a_result_of_few_quanta_must_be_the_same(tmp_path: Path) -> None:
     first, second = (written(quantised(factor, 2.0), tmp_path / f"{factor}.onnx") for factor in (1.0, 1.4))
-    with pytest.raises(VerificationError, match="would prove nothing"):
-        ozgraph.verify(first, second)
+    assert ozgraph.verify(first, first).equal
+    assert not ozgraph.verify(first, second).equal

@@ -62,8 +62,8 @@ def compare(
     """Run two model files on the same inputs and compare what they compute.
 
     One session is alive at a time. Models that quantise their data run without graph optimisations, and what they
-    quantise may differ by one quantum, where it varies by several. Models in half
-    precision are compared through their float32 twins, float64 models too where onnxruntime lacks a kernel.
+    quantise may differ by one quantum, where it varies by several. Models in half precision are compared through their
+    float32 twins, float64 models too where onnxruntime lacks a kernel.
 
     Args:
         original: the reference, for a pruning the original with exactly the group members zeroed.

@@ -50,7 +50,7 @@ class Original:
         names: tensors that both files have; only these can stand in.
         runs: the inputs.
         expected: tensors that stood in when an earlier version of the model was compared; looked at before others.
-        quanta: tensor -> its quantum, of a model that quantises its data; only these can stand in there.
+        quanta: tensor -> its quantum, of a model that quantises its data.
     """
 
     path: Path
@@ -257,8 +257,6 @@ class Original:
         return value in self._origins.driven and value in self._origins.weighted
 
     def _may_stand_in(self, value: Value) -> bool:
-        if self.quanta is not None and value.name not in self.quanta:
-            return False  # what a step of one quantum makes of it is not known
         return comparable(value, self.names) and value.name not in self._unusable and self._reached(value)
 
     def _expose(self, values: Sequence[Value]) -> None:

@@ -23,7 +23,7 @@ NOISE_FLOORS = 3.0
 """How many noise floors a difference may have before it means something."""
 
 QUANTA = 4
-"""How many quanta a quantised tensor must vary by, so that a difference of one says nothing against it."""
+"""How many quanta a quantised tensor must vary by for a difference of one to be none; with fewer, all must be equal."""
 
 NOISE_CEILING = 1e-3
 """The noise floor above which what a tensor moves by is rounding, and says nothing."""
@@ -44,7 +44,7 @@ class Liveliness:
         rounding: the rounding floor of the median lively position; inf where nothing varies.
         still_noise: like ``noise``, over the scale instead.
         reproducible: whether those two runs agree on shapes, integers, NaN and infinities.
-        quantum: a difference up to which is none; 0.0 where nothing is quantised.
+        quantum: the step between the numbers that it holds; 0.0 where nothing is quantised.
     """
 
     spread: float
@@ -58,8 +58,6 @@ class Liveliness:
     @property
     def floor(self) -> float:
         """The noise floor of the tensor as a whole; what makes it poor evidence when large."""
-        if self.spread < QUANTA * self.quantum:
-            return _INFINITE
         return max(self.noise, self.rounding) if self.reproducible else _INFINITE
 
     @property
@@ -113,7 +111,7 @@ def gap(originals: Sequence[Array], others: Sequence[Array], alive: Liveliness, 
             continue
         yard = yards.moving(original.shape) if moving else np.full(original.shape, yards.scale)
         distance = _distance(original, other)
-        if alive.quantum > 0:
+        if 0 < QUANTA * alive.quantum <= alive.spread:
             # The product of an integer and a scale is rounded, too.
             slack = yards.epsilon * np.abs(np.where(np.isfinite(original), original, 0))
             distance = np.where(distance <= alive.quantum + slack, 0.0, distance)
