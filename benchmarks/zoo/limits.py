@@ -230,7 +230,7 @@ LIMITS = (
     Limit(
         "operators that ozgraph does not know",
         "nothing is guessed: what they touch stays",
-        "[add an operator](../CONTRIBUTING.md#add-an-operator)",
+        "[add an operator](extend.md#add-an-operator)",
         ("the operator is not known",),
     ),
     Limit(
