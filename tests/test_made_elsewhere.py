@@ -26,11 +26,12 @@ LEAST = {
 
 @pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
 def test_half_of_every_family_of_a_network_goes(path: Path) -> None:
-    report = ozgraph.analyze(path, rescale=True).report
+    graph = ozgraph.load(path)
+    report = ozgraph.analyze(graph, rescale=True).report
     assert report.unknown_operators == {}
     assert report.prunable_parameters > LEAST.get(path.stem, 0.9) * report.parameters, report.frozen[:4]
     assert all(row.reason for row in report.frozen)
-    result = ozgraph.prune(path, target=NOTHING, passes=[HalfOfEveryFamily()], rescale=True)
+    result = ozgraph.prune(graph, target=NOTHING, passes=[HalfOfEveryFamily()], rescale=True)
     assert result.report.frozen_by_verification == ()
     assert result.state.verification is not None and result.state.verification.equal
     assert result.state.chosen.total == result.report.removed_slots > 0
