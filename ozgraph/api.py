@@ -112,7 +112,7 @@ def find_groups(
     from ozgraph.passes.trainable import groups_of
 
     state = State(capture(module, args, kwargs, dynamic_shapes=dynamic_shapes))
-    run(analysis(rescale=rescale), state, False, (), None)
+    run(analysis(rescale=rescale), state)
     weights = state.graph.origin.weights
 
     def said(value: Value) -> Tensor:

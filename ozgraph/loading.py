@@ -49,12 +49,12 @@ def load(source: Source | Graph, *, shapes: Shapes | None = None, simplify: bool
     graph = frontend.load(source, shapes=sizes)
     if not simplify:
         return graph
-    from ozgraph.api import verify
     from ozgraph.frontends.simplify import simplified
+    from ozgraph.numerics.compare import verify
 
     def differ(before: Path, after: Path) -> str | None:
         try:
-            return verify(before, after, shapes=shapes).failure
+            return verify(before, after, shapes=sizes).failure
         except OzgraphError as error:
             return str(error)
 

@@ -148,8 +148,9 @@ class PruneResult:
 
 def _at_the_same_sizes(pruned: Source | Graph, graph: Graph) -> Analysis:
     """A smaller form of a model, analysed with its varying axes at the sizes that the model has."""
-    from ozgraph.api import analyze
     from ozgraph.loading import load
+    from ozgraph.passes.summary import analysis_report
+    from ozgraph.pipelines import analysis, run
 
     smaller = load(pruned)
     whole = {value.name: value.shape for value in graph.inputs}
@@ -159,7 +160,9 @@ def _at_the_same_sizes(pruned: Source | Graph, graph: Graph) -> Analysis:
         if any(value.dynamic) and sizes and value.shape and len(sizes) == len(value.shape):
             axes = zip(sizes, value.shape, value.dynamic, strict=True)
             shapes[value.name] = tuple(size if varies else own for size, own, varies in axes)
-    return analyze(smaller if isinstance(pruned, Graph) else pruned, shapes={} if isinstance(pruned, Graph) else shapes)
+    state = State(smaller if isinstance(pruned, Graph) else load(pruned, shapes=shapes))
+    run(analysis(), state)
+    return Analysis(analysis_report(state), state)
 
 
 def _refuse_page(path: str | os.PathLike[str] | None, graph: Graph) -> None:

@@ -56,9 +56,9 @@ def with_passes(steps: Sequence[Pass], extra: Iterable[UserPass]) -> list[Pass]:
 def run(
     steps: Sequence[Pass],
     state: State,
-    verify_each: bool,
-    print_after: Iterable[str],
-    progress: Progress | None,
+    verify_each: bool = False,
+    print_after: Iterable[str] = (),
+    progress: Progress | None = None,
 ) -> None:
     """Run passes on a state, each checked and printed as asked."""
     wanted = set(print_after)

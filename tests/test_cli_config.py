@@ -11,7 +11,8 @@ import pytest
 
 from ozgraph import cli
 from ozgraph.cli import config
-from ozgraph.cli.command import Command, flag_of
+from ozgraph.cli.command import Command
+from ozgraph.cli.flags import flag_of
 
 NASTY = (
     '"quoted"',

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ozgraph.cli.examples import Example, write_examples
+from ozgraph.cli.flags import flag_of
 from ozgraph.suggestions import nearest
 
 
@@ -101,15 +102,6 @@ _PRINTING = f"{__name__}.printing"
 @contextmanager
 def _as_they_are() -> Iterator[None]:
     yield
-
-
-def flag_of(param: click.Option) -> str:
-    """The long form of an option.
-
-    >>> flag_of(click.Option(["-o", "--output"]))
-    '--output'
-    """
-    return max(param.opts, key=len)
 
 
 def _read(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ozgraph.cli.flags import flag_of
 from ozgraph.cli.options import BareOption, Parsed
 from ozgraph.errors import UsageError
 from ozgraph.suggestions import hint
@@ -27,8 +28,6 @@ _NO_SETTINGS = {"config", "print_config", "help"}
 
 def keys(command: click.Command) -> dict[str, click.Parameter]:
     """What may stand in the table of a command: flags without their dashes, and arguments in lower case."""
-    from ozgraph.cli.command import flag_of
-
     found: dict[str, click.Parameter] = {}
     for param in command.params:
         if param.name not in _NO_SETTINGS:
