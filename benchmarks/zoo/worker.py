@@ -153,9 +153,22 @@ def _exported(made: Made, program: Any, clock: Clock, tell: Stage) -> dict[str, 
         if not path.exists():
             return {"outcome": "not captured", "error": problems[0]}
         found = _route("onnx", lambda: ozgraph.load(path), clock, tell)
+        if found.get("stage") == "load" and (refused := _refused(path)) is not None:
+            return {"outcome": "not captured", "error": f"onnxruntime does not load what the exporter wrote: {refused}"}
         if not dynamo:
             found["exporter"] = "tracing"
         return found
+
+
+def _refused(path: Path) -> str | None:
+    """Why onnxruntime does not load a file; None where it does."""
+    import onnxruntime
+
+    try:
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        return _said(error)
+    return None
 
 
 def _large(made: Made) -> bool:
