@@ -36,6 +36,8 @@ from markdown_it.token import Token
 
 import ozgraph.cli
 import ozgraph.demo
+from ozgraph.rules.registry import FREEZING, RULES
+from ozgraph.rules.table import registered, registered_freezing
 
 sybil = pytest.importorskip("sybil")
 from sybil.parsers.markdown import CodeBlockParser, SkipParser  # noqa: E402
@@ -172,7 +174,7 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("digits.onnx", "model.onnx"):
         shutil.copy(Path(ozgraph.demo.__file__).with_name("digits.onnx"), name)
-    before = set(sys.modules)
+    before, rules, freezing = set(sys.modules), registered(), registered_freezing()
     try:
         for example in sybil.Sybil(PARSERS).parse(page):
             try:
@@ -184,7 +186,10 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
                     raise
                 pytest.skip(f"from line {example.line} on: {error}")
     finally:
-        # What a page wrote as a module must not be found by the next.
+        # Operators of a page are its own, and what it wrote as a module must not be found by the next.
+        for table, known in ((RULES, rules), (FREEZING, freezing)):
+            table.clear()
+            table.update(known)
         for name in set(sys.modules) - before:
             if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
                 del sys.modules[name]
