@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import resource
+import sys
 import tempfile
 import time
 import warnings
@@ -231,4 +232,12 @@ def _said(error: BaseException) -> str:
     while error.__cause__ is not None and not isinstance(error, OzgraphError):
         error = error.__cause__
     words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}"[:400]
+    return _anywhere(f"{type(error).__name__}: {words}")[:400]
+
+
+def _anywhere(words: str) -> str:
+    """Files by their place in what is installed, in this project or in the temporary folder: lines are committed."""
+    roots = {str(Path(folder)) for folder in (*sys.path, Path(__file__).parents[2], tempfile.gettempdir()) if folder}
+    for root in sorted(roots - {"/", "."}, key=len, reverse=True):
+        words = words.replace(f"{root}/", "")
+    return words
