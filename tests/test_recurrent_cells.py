@@ -57,13 +57,18 @@ def test_units_of_a_cell_go_from_all_steps(cell: Callable[..., nn.Module], learn
     torch.testing.assert_close(small(x), module(x), rtol=1e-12, atol=1e-12)
 
 
+def silence(module: Stepped, units: list[int], states: list[int]) -> None:
+    """Zeros in all gates of some units of a GRU, and in the state that some of them start from."""
+    with torch.no_grad():
+        for tensor in (module.cell.weight_ih, module.cell.weight_hh, module.cell.bias_ih, module.cell.bias_hh):
+            tensor.view(3, 8, -1)[:, units] = 0
+        module.start[states] = 0
+
+
 def test_a_module_with_a_cell_shrinks_in_place() -> None:
     torch.manual_seed(0)
     module, x = Stepped(nn.GRUCell, learned=True), torch.randn(4, 3, 5)
-    with torch.no_grad():
-        for tensor in (module.cell.weight_ih, module.cell.weight_hh, module.cell.bias_ih, module.cell.bias_hh):
-            tensor.view(3, 8, -1)[:, [1, 6]] = 0
-        module.start[[1, 6]] = 0
+    silence(module, units=[1, 6], states=[1, 6])
     wanted = module(x)
     ozgraph.shrink_(module, x)
     assert (module.cell.hidden_size, module.cell.input_size) == (6, 6)
@@ -73,9 +78,6 @@ def test_a_module_with_a_cell_shrinks_in_place() -> None:
 def test_a_carried_state_that_is_not_zero_keeps_its_unit() -> None:
     torch.manual_seed(0)
     module, x = Stepped(nn.GRUCell, learned=True), torch.randn(4, 3, 5)
-    with torch.no_grad():
-        for tensor in (module.cell.weight_ih, module.cell.weight_hh, module.cell.bias_ih, module.cell.bias_hh):
-            tensor.view(3, 8, -1)[:, [1, 6]] = 0
-        module.start[6] = 0
+    silence(module, units=[1, 6], states=[6])
     result = ozgraph.eliminate(ozgraph.capture(module, x))
     assert result.to_module().get_parameter("cell.weight_hh").shape == (3 * 7, 7)

@@ -43,7 +43,7 @@ def command_names() -> list[str]:
 
 def command_of(name: str) -> click.Command:
     """A command, imported when it is asked for."""
-    command = getattr(import_module(_COMMANDS[name][0]), "command")  # noqa: B009
+    command = import_module(_COMMANDS[name][0]).command
     assert isinstance(command, click.Command)
     return command
 
