@@ -116,23 +116,16 @@ def built(row: Row, seed: int, options: argparse.Namespace, results: Results, ex
 def pruner(row: Row, module: nn.Module, optimizer: torch.optim.Optimizer, example: Tensor, steps: int) -> Any:
     """Of the row, attached to the optimizer; None where nothing is pruned in training."""
     sizes = ({0: torch.export.Dim("batch")},)
-    target = Target(**row.removes)
+    groups = ozgraph.find_groups(module, example, dynamic_shapes=sizes)
+    compactor = ozgraph.Compactor(module, example, dynamic_shapes=sizes, into="either")
+    chosen: dict[str, Any] = {"target": Target(**row.removes), "steps": steps, "compactor": compactor, **row.options}
     if row.method in ("hesso", "cric"):
-        kind = {"hesso": HESSO, "cric": HESSOCRIC}[row.method]
-        groups = ozgraph.find_groups(module, example, dynamic_shapes=sizes)
-        chosen = dict(row.options)
         saliency = replace(HESSO_MIX, per=chosen.pop("per", "network"))
-        return kind(optimizer, groups, target=target, steps=steps, saliency=saliency, **chosen)
+        if row.method == "cric":
+            return HESSOCRIC(optimizer, groups, saliency=saliency, **chosen)
+        return HESSO(optimizer, groups, saliency=saliency, cut="end", **chosen)
     if row.method in ("ocspruner", "one-cycle"):
-        return OneCycle(
-            optimizer,
-            ozgraph.find_groups(module, example, dynamic_shapes=sizes),
-            target=target,
-            steps=steps,
-            finish="cut" if row.method == "ocspruner" else "decay",
-            compactor=ozgraph.Compactor(module, example, dynamic_shapes=sizes, into="either"),
-            **row.options,
-        )
+        return OneCycle(optimizer, groups, finish="cut" if row.method == "ocspruner" else "decay", **chosen)
     return None
 
 
@@ -165,11 +158,8 @@ def train_row(row: Row, seed: int, options: argparse.Namespace, data: Any, resul
     if seconds is None:
         return False
     module = run.module
-    if run.pruner is not None:
-        if not run.pruner.finished:
-            raise SystemExit(f"{row.name}, seed {seed}: the target was not reached; see the row's schedule")
-        if run.pruner.compaction is None:
-            module = small(module.cpu().float(), example.cpu()).to(device)
+    if run.pruner is not None and not run.pruner.finished:
+        raise SystemExit(f"{row.name}, seed {seed}: the target was not reached; see the row's schedule")
     parameters, macs = counted(module)
     all_parameters, all_macs = counted(NETS[row.net]())
     line = {

@@ -40,7 +40,10 @@ class HESSO(Pruner):
         families: ids or dims instead of the families that are active by default.
         round_to: kept slots of every family are a multiple of this.
         min_kept: slots that every family keeps: a number, or a share (float).
-        compactor: an :class:`ozgraph.Compactor`; the module then becomes smaller at the end of every period.
+        compactor: an :class:`ozgraph.Compactor`; the module then becomes smaller while it trains.
+        cut: when it does: at the end of every ``period``, or once at the ``end`` of the last. Criteria that compare a
+            group's elements with each other (``mean_magnitude``) see smaller groups after a cut and may choose
+            otherwise than without one; with ``end`` nothing is chosen after the cut.
         follow: what shrinks along with it; see :class:`~ozgraph.runtime.compaction.Compaction`.
 
     Raises:
@@ -62,12 +65,15 @@ class HESSO(Pruner):
         shape: str = "linear",
         average: float = 0.0,
         score_from: int = 10,
+        cut: str = "period",
         **choices: Unpack[Choices],
     ) -> None:
         self.schedule = Schedule(start, end, periods, shape).resolve(steps)
         if not 0 <= average < 1:
             raise UsageError(f"average is a share from 0 up to but without 1, got {average}")
-        self.steps, self.average, self.score_from = steps, average, score_from
+        if cut not in ("period", "end"):
+            raise UsageError(f"the module is cut at every 'period' or at the 'end', got cut={cut!r}")
+        self.steps, self.average, self.score_from, self.cut = steps, average, score_from, cut
         self._average: Tensor | None = None
         super().__init__(optimizer, groups, target=target, **choices)
         self.attach()
@@ -112,8 +118,8 @@ class HESSO(Pruner):
         return self._average
 
     def cuts_now(self) -> bool:
-        """After every period."""
-        return True
+        """After every period, or after the last."""
+        return self.cut == "period" or self.finished
 
     @property
     def phase(self) -> str:

@@ -181,6 +181,26 @@ def test_hesso_becomes_smaller_after_every_period() -> None:
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
+def test_hesso_that_is_cut_at_the_end_chooses_as_without_a_cut() -> None:
+    """The mix of the paper holds a criterion that depends on how many elements a group has."""
+    runs = []
+    for compact in (True, False):
+        module = net(5, Residual).double()
+        x = batch("cnn", 0)[0]
+        optimizer = OPTIMIZERS["sgd"](module.parameters())
+        more: dict[str, Any] = {"compactor": ozgraph.Compactor(module, x), "cut": "end"} if compact else {}
+        pruner = HESSO(
+            optimizer, groups_of(module, x), target=Target(macs=0.6), steps=40, start=2, end=18, periods=4, **more
+        )
+        runs.append((pruner, taken("cnn", module, optimizer, range(30))))
+    (cutting, mine), (masked, theirs) = runs
+    assert cutting.compaction is not None and [made.step for made in cutting.compaction.cuts] == [17]
+    assert (cutting.gone == masked.gone).all() and cutting.finished
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    with pytest.raises(UsageError, match="cut='later'"):
+        HESSO(optimizer, cutting.groups, target=Target(macs=0.6), steps=40, periods=2, cut="later")
+
+
 @pytest.mark.parametrize(("saved_at", "into"), [(6, "module"), (12, "module"), (12, "graph")])
 def test_checkpoints_from_before_and_after_the_cut_resume(saved_at: int, into: str) -> None:
     def built(seed: int) -> tuple[torch.optim.Optimizer, OneCycle, AveragedModel]:
