@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ozgraph.frontends.torch_quiet import left_alone, quiet
+from ozgraph.numerics.torch_kernels import IN_DOUBLE
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -33,7 +34,7 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         if not func._schema.is_mutable:
             args, kwargs = pytree.tree_map(_widened, (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        return IN_DOUBLE.get(func, func)(*args, **(kwargs or {}))
 
 
 def _widened(item: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ozgraph.errors import RuleError
 from ozgraph.graph import Op
 from ozgraph.rules.aten.arguments import rank_of
 from ozgraph.rules.lattice import linear
@@ -119,6 +120,25 @@ register(
         ),
         text="m n, m k, k n -> m n",
     ),
+)
+
+COUNTED = "rows are counted off to the matrices by number"
+_GROUPED = {
+    (2, 3): parse("s k, e k n, e, e n -> s n"),  # rows in a row of their own lengths, a matrix for each
+    (3, 3): parse("e m k, e k n, _, e n -> e m n"),
+}
+
+
+def _grouped(op: Op) -> Spec:
+    pattern = _GROUPED.get((rank_of(op), rank_of(op, 1)))
+    if pattern is None:
+        raise RuleError("its groups lie along another axis than the first")
+    return from_pattern(pattern, op, frozen=dict.fromkeys("se", COUNTED))
+
+
+register(
+    "aten._grouped_mm transformers.grouped_mm_fallback",
+    Rule(_grouped, linear((0, 1), bias=3), macs=("s k n", "e m k n"), text="s k, e k n, e -> s n"),
 )
 register("aten.outer aten.ger", line("m, n -> m n", transfer=linear((0, 1)), macs="*"))
 register("aten.bilinear", line("... i, ... j, k i j, k -> ... k", transfer=linear((0, 1, 2), bias=3), macs="... i j k"))

@@ -22,6 +22,7 @@ register_freezing(
     "aten.bincount",
     "how many elements it returns depends on the data",
 )
+register_freezing("aten.histc aten.histogram", "it counts values into bins")
 register_freezing("aten.arange aten.range aten.linspace aten.logspace aten.eye", "its elements stand for positions")
 register_freezing(
     "aten.rand aten.randn aten.randint aten.randperm aten.rand_like aten.randn_like aten.randint_like aten.bernoulli "
