@@ -144,6 +144,7 @@ _RULES: dict[str, Infer] = {
     "EmbedLayerNormalization": _embedding,
     "FastGelu": _same,
     "FusedConv": _conv,
+    "FusedGemm": _product,
     "FusedMatMul": _product,
     "Gelu": _same,
     "GroupQueryAttention": _grouped_query,

@@ -104,7 +104,8 @@ _GEMM_BIAS = {1: "n", 2: "m n"}
 
 
 @ByRanks
-def _gemm(op: Op) -> Spec:
+def gemm(op: Op) -> Spec:
+    """Two axes each, as stored or turned, and a bias that broadcasts."""
     transposed = (bool(op.attributes.get("transA", 0)), bool(op.attributes.get("transB", 0)))
     spec = from_pattern(_GEMM[transposed], op)
     bias = op.input(2)
@@ -118,7 +119,7 @@ def _gemm(op: Op) -> Spec:
 register(
     "Gemm",
     Rule(
-        _gemm,
+        gemm,
         linear((0, 1), bias=2),
         macs="m k n",
         folds=Folding(lambda op: True, _gemm_shift, factor="beta"),

@@ -37,8 +37,8 @@ from ozgraph.suggestions import nearest
 
 Entry = TypeVar("Entry")
 
-_TORCH = frozenset({"aten", "higher_order", "ozgraph"})
-"""The domains of captured PyTorch programs."""
+_TORCH = frozenset({"aten", "higher_order", "ozgraph", "transformers"})
+"""The domains of captured PyTorch programs, and of operators that a library puts into them."""
 
 __all__ = [
     "Override",

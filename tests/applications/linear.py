@@ -62,6 +62,10 @@ use(f"{DOMAIN}.FusedMatMul", T(3, 2, 4), T(4, 2, 5), form="batch turned", opset=
 use(f"{DOMAIN}.TransposeMatMul", T(3, 4), T(5, 4), opset=17, transB=1)
 use(f"{DOMAIN}.TransposeMatMul", T(4, 3), T(4, 5), form="A turned", opset=17, transA=1)
 
+use(f"{DOMAIN}.FusedGemm", T(3, 4), T(4, 5), T(5), opset=17, activation="Relu", alpha=0.5)
+use(f"{DOMAIN}.FusedGemm", T(4, 3), T(5, 4), T(3, 5), form="turned", opset=17, transA=1, transB=1, activation="Tanh")
+use(f"{DOMAIN}.FusedGemm", T(3, 4), T(4, 5), form="sigmoid", opset=17, activation="Sigmoid")
+
 _KERNEL = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
 use(f"{DOMAIN}.FusedConv", T(2, 4, 7, 8), T(6, 4, 3, 3), T(6), opset=17, activation="Relu", **_KERNEL)
 use(
