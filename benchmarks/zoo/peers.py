@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
     """
     if made.module is None:
         return {"outcome": "not applicable", "error": "it prunes modules, not files"}
+    twin = Made(copy.deepcopy(made.module), made.args, made.kwargs)
     first = _torch_pruning(made, clock)
+    if first.get("outcome") == "runs":
+        with suppress(Exception):  # a share that it cannot tell is left out
+            first["prunable"] = _prunable(twin, clock)
     if first["outcome"] != "failed":
         return first
     try:
@@ -80,26 +85,23 @@ def _torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
     return found
 
 
-def torch_pruning_share(made: Made, clock: Any) -> dict[str, Any]:
-    """The share of parameters that is gone when Torch-Pruning cuts every group to one channel."""
+def _prunable(made: Made, clock: Any) -> int:
+    """Parameters that are gone when Torch-Pruning cuts every group that it lets itself cut to one channel."""
     import torch_pruning as tp
 
     module = made.module.requires_grad_(True)
     example: Any = made.kwargs if made.kwargs else made.args
-    before = _results(module, made, double=False)
-    ignored = _output_layers(module, made, before)
+    ignored = _output_layers(module, made, _results(module, made, double=False))
     size = sum(parameter.numel() for parameter in module.parameters())
-    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, forward_fn=_forward)
     with clock("peer share"):
+        graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, forward_fn=_forward)
         for group in list(graph.get_all_groups(ignored_layers=ignored)):
-            root = group[0].dep.target.module
-            function = group[0].dep.handler
+            root, function = group[0].dep.target.module, group[0].dep.handler
             width = graph.get_out_channels(root)
             again = graph.get_pruning_group(root, function, list(range(1, width or 1)))
             if width and width > 1 and graph.check_pruning_group(again):
                 again.prune()
-    left = sum(parameter.numel() for parameter in module.parameters())
-    return {"outcome": "share", "parameters": size, "prunable": size - left}
+    return size - sum(parameter.numel() for parameter in module.parameters())
 
 
 def _forward(module: nn.Module, example: Any) -> Any:
@@ -216,6 +218,5 @@ def _onnx_shapes(path: Path) -> list[tuple[int, ...]]:
 
 PEERS: dict[str, Callable[[Made, Any], dict[str, Any]]] = {
     "torch-pruning": torch_pruning,
-    "torch-pruning share": torch_pruning_share,
     "onnxsim": onnxsim,
 }

@@ -40,6 +40,10 @@ def markdown(found: dict[Key, Line]) -> str:
     peers = [line for line in found.values() if line["tool"] == "torch-pruning"]
     if peers:
         parts.append("## Beside Torch-Pruning\n\n" + _peer_text() + table(_PEER_HEAD, list(_peer_rows(found, peers))))
+        parts.append(
+            "Share of the parameters that is gone when every family is cut to one slot, and when Torch-Pruning cuts "
+            "every group that it finds to one channel:\n\n" + table(_SHARE_HEAD, list(_share_rows(found, peers)))
+        )
     simplified = [line for line in found.values() if line["tool"] == "onnxsim"]
     if simplified:
         parts.append("## Beside onnxsim\n\n" + _onnxsim(found, simplified))
@@ -146,6 +150,29 @@ def _peer_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[
             str(sum("killed" in theirs for _, theirs in pairs)),
             _number(_median(seconds for mine, _ in pairs for seconds in _times(mine))),
             _number(_median(each for each in spent if each)),
+        )  # fmt: skip
+
+
+_SHARE_HEAD = ("library", "both prune", "ozgraph, median", "theirs, median", "ours at least theirs", "where it is less")
+
+
+def _share_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[str, ...]]:
+    """Prunable shares where both prune: theirs is of what runs, right or not."""
+    for library in dict.fromkeys(line["source"] for line in peers):
+        pairs = [
+            (share, line["prunable"] / max(line["parameters"], 1), line["model"])
+            for line in peers
+            if line["source"] == library
+            and "prunable" in line
+            and (mine := found.get(("ozgraph", library, line["model"]))) is not None
+            and lines.succeeded(mine)
+            and (share := prunable(mine)) is not None
+        ]
+        less = sorted((mine - theirs, name) for mine, theirs, name in pairs if mine < theirs - 5e-4)
+        yield (
+            library, str(len(pairs)), _percent(_median(mine for mine, _, _ in pairs)),
+            _percent(_median(theirs for _, theirs, _ in pairs)), _of(len(pairs) - len(less), len(pairs)),
+            ", ".join(f"{name} ({by:+.1%})" for by, name in less[:8]),
         )  # fmt: skip
 
 
