@@ -183,8 +183,12 @@ class State:
 
     @cached_property
     def parameters(self) -> dict[Value, Encoding]:
-        """The constants that are parameters, quantised ones included, with how their elements stand for numbers."""
-        found = {value: encoding(value) for value in self.graph.constants}
+        """The constants that are parameters, quantised ones included, with how their elements stand for numbers.
+
+        What nothing reads is none: captured programs hold all weights of a module, whichever part of it ran.
+        """
+        returned = set(self.graph.outputs)
+        found = {value: encoding(value) for value in self.graph.constants if value.uses or value in returned}
         return {value: how for value, how in found.items() if how is not None}
 
     @cached_property

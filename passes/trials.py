@@ -34,6 +34,13 @@ class Bench(ABC):
             VerificationError: they differ.
         """
 
+    def check_original(self) -> None:  # noqa: B027  (a file is what it is)
+        """Compare the original with what was captured of it; asked where something does not agree.
+
+        Raises:
+            ModelError: capturing changed what it computes, so that no pruning of it could agree.
+        """
+
     @abstractmethod
     def trial(self, trial: State) -> VerifyReport:
         """The model that a state's plan describes against the original with that state's members at zero."""

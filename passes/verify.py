@@ -77,6 +77,7 @@ class Verify(Pass):
 
         Raises:
             VerificationError: nothing that the inputs reach varies, so that agreement would prove nothing.
+            ModelError: what was captured computes something else than the model.
         """
         with tempfile.TemporaryDirectory(prefix="ozgraph-verify-") as folder:
             bench = _bench(state, self, Path(folder))
@@ -86,6 +87,7 @@ class Verify(Pass):
                 if report.equal:
                     state.verification = report
                     return True
+                bench.check_original()
                 if not state.removed:
                     raise VerificationError(
                         f"the original does not agree with an unchanged copy of itself ({report.failure}); "

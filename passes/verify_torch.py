@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ozgraph.errors import UsageError, VerificationError
+from ozgraph.errors import ModelError, UsageError, VerificationError
 from ozgraph.graph import Array
 from ozgraph.passes.eliminate import kept_positions
 from ozgraph.passes.promise import silenced
@@ -31,11 +31,30 @@ class TorchBench(Bench):
     def __init__(self, state: State, *, modes: bool = True) -> None:
         super().__init__(state)
         self._modes = modes
+        self._checked = False
         meta = [value.name for value in state.graph.constants if value.is_float and not value.readable]
         if meta:
             raise UsageError(
                 f"{meta[0]!r} is on the meta device: a pruning of {state.graph.name} cannot be verified without "
                 "weights; load them, or stop at analyze"
+            )
+
+    def check_original(self) -> None:
+        """Compare the program with the module that it was exported from, once."""
+        if self._checked:
+            return
+        self._checked = True
+        from ozgraph.backends.torch import unlifted
+        from ozgraph.numerics.torch_compare import Reference
+
+        origin = self._state.graph.origin
+        report = Reference(origin.module, (origin.args, dict(origin.kwargs)), {}).compare(unlifted(origin))
+        if not report.equal:
+            name = self._state.graph.name
+            raise ModelError(
+                f"the program that torch.export makes of {name} computes something else than {name} ({report.failure}), "
+                "so no pruning of it can be verified: its Python asks somewhere whether it is being exported, or looks "
+                "at values of the example; capture the part of the module that does not"
             )
 
     def trial(self, trial: State) -> VerifyReport:

@@ -20,7 +20,7 @@ from perturb import perturb
 from sources import Made, UnbuildableError, source
 
 import ozgraph
-from ozgraph.errors import OzgraphError, VerificationError
+from ozgraph.errors import ModelError, OzgraphError, VerificationError
 from ozgraph.graph import Graph
 from ozgraph.passes.eliminate import Eliminate
 from ozgraph.passes.manager import Pipeline
@@ -222,6 +222,8 @@ def _route(route: str, load: Callable[[], Graph], clock: Clock, tell: Stage) -> 
             found["outcome"] = "ok"
         del found["stage"]
     except Exception as error:
+        if isinstance(error, ModelError) and found["stage"] == "verify":  # the program is not the model
+            return {"outcome": "not captured", "error": _said(error)}
         found["said"] = _said(error)
         found["unexpected"] = not isinstance(error, OzgraphError) or isinstance(error, VerificationError)
     return found

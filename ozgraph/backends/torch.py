@@ -80,9 +80,13 @@ def unlifted(origin: TorchOrigin) -> fx.GraphModule:
         return fx.GraphModule(exported, exported.graph, type(origin.module).__name__)
 
 
+_LEVELS = "torch._functorch.predispatch"
+"""Where the functions are that begin and end a level: what lies between them computes at it."""
+
+
 def _is_impure(node: fx.Node) -> bool:
-    """Writes in place stay, whether anything reads their result or not."""
-    if node.op in ("placeholder", "output", "call_module"):
+    """Writes in place and the levels of ``vmap`` stay, whether anything reads their result or not."""
+    if node.op in ("placeholder", "output", "call_module") or getattr(node.target, "__module__", "") == _LEVELS:
         return True
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)

@@ -1,0 +1,75 @@
+"""What captured programs hold besides what the module computes, and programs that compute something else."""
+
+from __future__ import annotations
+
+import pytest
+
+import ozgraph
+from ozgraph.errors import ModelError
+from ozgraph.passes.state import State
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn  # noqa: E402
+
+
+class Other(nn.Module):
+    """Takes a shortcut, and another one while it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 2.0 if torch.compiler.is_exporting() else 1.0
+        found: Tensor = self.second(torch.relu(scale * self.first(x)))
+        return found
+
+
+def test_a_program_that_is_not_the_module_is_told_apart_from_a_wrong_pruning() -> None:
+    torch.manual_seed(0)
+    captured = ozgraph.capture(Other(), (torch.randn(2, 4),))
+    with pytest.raises(ModelError, match="computes something else than Other .* asks somewhere whether it is being"):
+        ozgraph.prune(captured, target=ozgraph.Target(groups=0.5))
+
+
+class Mapped(nn.Module):
+    """A mask made by ``vmap``, whose levels stand in the program without results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(x.shape[0])
+        mask = torch.vmap(torch.vmap(lambda i, j: i >= j, (None, 0)), (0, None))(places, places)
+        found: Tensor = mask.to(x.dtype) @ self.second(torch.relu(self.first(x)))
+        return found
+
+
+def test_levels_of_vmap_stay_in_the_program() -> None:
+    torch.manual_seed(0)
+    captured = ozgraph.capture(Mapped(), (torch.randn(5, 4),))
+    result = ozgraph.prune(captured, target=ozgraph.Target(groups=0.5))
+    assert result.to_module().first.weight.shape[0] < 16
+
+
+class Unread(nn.Module):
+    """Holds a part that does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.idle = nn.Linear(4, 16), nn.Linear(16, 3), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(torch.relu(self.first(x)))
+        return found
+
+
+def test_weights_that_nothing_reads_do_not_count() -> None:
+    captured = ozgraph.capture(Unread(), (torch.randn(2, 4),))
+    assert "idle.weight" in {value.name for value in captured.constants}
+    assert {value.name for value in State(captured).parameters} == {
+        "first.weight", "first.bias", "second.weight", "second.bias",
+    }  # fmt: skip
+    assert ozgraph.analyze(captured).report.parameters == 4 * 16 + 16 + 16 * 3 + 3
