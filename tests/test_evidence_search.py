@@ -19,17 +19,19 @@ from ozgraph.results import VerifyReport
 DEPTH = 240
 
 
-def chain(lively: int, *, gate: bool = False, change: float = 0.0) -> onnx.ModelProto:
+def chain(lively: int, *, gate: bool = False, bare: bool = False, change: float = 0.0) -> onnx.ModelProto:
     """A layer and ``DEPTH`` additions; after ``lively`` of them everything is multiplied by zero.
 
     Args:
         gate: a second path beside every addition that never varies.
+        bare: the input is negated before a weight meets it, which no evidence can come of.
         change: what is added to one weight.
     """
     net = Net("chain", seed=3)
     weight = net.normal(6, 6)
     weight[0, 0] += change
-    source = net.op("MatMul", net.input("x", (2, 6)), net.const(weight, "weight"))
+    x = net.input("x", (2, 6))
+    source = net.op("MatMul", net.op("Neg", x) if bare else x, net.const(weight, "weight"))
     y, still = source, net.op("Mul", source, net.number(0.0, "nothing"))
     for number in range(DEPTH):
         if number == lively:
@@ -59,13 +61,14 @@ def compared(first: onnx.ModelProto, second: onnx.ModelProto, folder: Path, **ot
     return compare(folder / "first.onnx", folder / "second.onnx", load(folder / "first.onnx"), threads=1, **others)
 
 
+@pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("lively", [1, 37, 150, DEPTH - 3])
 def test_the_nearest_tensor_that_varies_is_found_in_a_few_sessions(
-    lively: int, gate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lively: int, gate: bool, bare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted(monkeypatch)
-    model = chain(lively, gate=gate)
+    model = chain(lively, gate=gate, bare=bare)
     report = compared(model, model, tmp_path)
     assert report.equal
     assert f"step{lively - 1}_out" in report.compared

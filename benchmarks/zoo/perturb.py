@@ -1,4 +1,4 @@
-"""Random weights that hide nothing: no scale is left at zero or one, no statistics at their initial values."""
+"""Random weights that hide nothing: no scale at zero or one, no statistics at their initial values, no faded signal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
+LOWEST, HIGHEST = 0.25, 4.0
+"""Spreads of a layer's results that are left as they are."""
+
 
 def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
-    """Move every parameter a little, draw batch norm statistics; in eval mode, in place.
+    """Move every parameter a little, scale layers, draw batch norm statistics; in eval mode, in place.
 
-    Statistics are those of the example's activations, moved: with others, signals would fade or grow from layer to
-    layer until rounding is all that is left of them. Where a layer has no statistics of one example, they are drawn.
+    Signals that fade or grow from layer to layer end as rounding: what a wrong pruning changes of them is not seen. So
+    layers get the scale at which the example's activations spread by about one, as in a trained network, and batch
+    norms the statistics of these activations, moved; where one example has none, they are drawn.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -41,18 +45,37 @@ def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], se
 
 
 def _measure(module: nn.Module, norms: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Statistics of the activations of one run, layer by layer, where there are several numbers a channel."""
+    """One run: scales of layers and statistics of norms by the activations that meet them, layer by layer."""
+    scaled: set[int] = set()
 
-    def hook(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+    def measure(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         data = inputs[0].transpose(0, 1).flatten(1)
         if data.shape[1] > 1:
             layer.running_mean.copy_(data.mean(1))
             layer.running_var.copy_(data.var(1) + 1e-3 * data.var() + 1e-8)
 
-    hooks = [layer.register_forward_pre_hook(hook) for layer in norms]
+    def scale(layer: Any, _: Any, result: Any) -> Any:
+        if not isinstance(result, torch.Tensor) or not result.is_floating_point() or id(layer.weight) in scaled:
+            return result
+        spread = float(result.double().std()) if result.numel() > 1 else 0.0
+        if not 0 < spread < float("inf") or LOWEST <= spread <= HIGHEST:
+            return result
+        scaled.add(id(layer.weight))
+        for tensor in (layer.weight, getattr(layer, "bias", None)):
+            if isinstance(tensor, nn.Parameter):
+                tensor.div_(spread)
+        return result / spread
+
+    hooks = [layer.register_forward_pre_hook(measure) for layer in norms]
+    hooks += [part.register_forward_hook(scale) for part in module.modules() if _is_product(part)]
     try:
-        if norms:
-            module(*args, **kwargs)
+        module(*args, **kwargs)
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def _is_product(part: nn.Module) -> bool:
+    """A layer that multiplies by a matrix, or looks rows of it up."""
+    weight = getattr(part, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.ndim > 1 and weight.is_floating_point()

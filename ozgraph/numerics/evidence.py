@@ -204,8 +204,12 @@ class Original:
                 low = middle
             else:
                 high = middle
-        measured = (distance for distance in range(low, 0, -1) if not self._unmeasured(above, distance))
-        return next(measured, 0), high
+        return next((distance for distance in range(low, 0, -1) if self._settled(above[distance - 1])), 0), high
+
+    def _settled(self, layer: Sequence[Value]) -> bool:
+        """Whether all that could answer at a distance was measured; what cannot be looked at settles nothing."""
+        usable = [value for value in layer if self._may_stand_in(value)]
+        return bool(usable) and not self._blind(layer) and all(value.name in self._measured for value in usable)
 
     def _probes(self, above: Sequence[Sequence[Value]], near: int, far: int) -> list[int]:
         """Distances to measure between two, so that a few rounds find the nearest that will do.
@@ -227,9 +231,13 @@ class Original:
         ]
 
     def _expense(self, layer: Sequence[Value]) -> tuple[int, int]:
-        usable = [value for value in layer if self._may_stand_in(value)]
-        blind = sum(value.producer is not None and self._reached(value) for value in layer) - len(usable)
-        return blind, sum(map(_bytes, usable))
+        return self._blind(layer), sum(_bytes(value) for value in layer if self._may_stand_in(value))
+
+    def _blind(self, layer: Sequence[Value]) -> int:
+        """How many values depend on inputs and weights and cannot be compared."""
+        return sum(
+            value.producer is not None and self._reached(value) and not self._may_stand_in(value) for value in layer
+        )
 
     def _unmeasured(self, above: Sequence[Sequence[Value]], distance: int) -> list[Value]:
         layer = above[distance - 1]
