@@ -52,9 +52,9 @@ class TorchBench(Bench):
         if not report.equal:
             name = self._state.graph.name
             raise ModelError(
-                f"the program that torch.export makes of {name} computes something else than {name} ({report.failure}), "
-                "so no pruning of it can be verified: its Python asks somewhere whether it is being exported, or looks "
-                "at values of the example; capture the part of the module that does not"
+                f"the program that torch.export makes of {name} computes something else than {name} "
+                f"({report.failure}), so no pruning of it can be verified: its Python asks somewhere whether it is "
+                "being exported, or looks at values of the example; capture the part of the module that does not"
             )
 
     def trial(self, trial: State) -> VerifyReport:

@@ -29,7 +29,7 @@ class Other(nn.Module):
 def test_a_program_that_is_not_the_module_is_told_apart_from_a_wrong_pruning() -> None:
     torch.manual_seed(0)
     captured = ozgraph.capture(Other(), (torch.randn(2, 4),))
-    with pytest.raises(ModelError, match="computes something else than Other .* asks somewhere whether it is being"):
+    with pytest.raises(ModelError, match="computes something else than Other"):
         ozgraph.prune(captured, target=ozgraph.Target(groups=0.5))
 
 
