@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
-from ozgraph.runtime.pruner import Choices, Pruner, as_scores
+from ozgraph.runtime.pruner import Choices, Pruner
 from ozgraph.runtime.schedule import Schedule
+from ozgraph.runtime.scoring import as_scores
 from ozgraph.runtime.selection import Mask
 from ozgraph.runtime.snapshot import Snapshot
 from ozgraph.target import Target

@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
 from ozgraph.runtime.places import Occupied
-from ozgraph.runtime.pruner import Choices, Pruner, as_scores
+from ozgraph.runtime.pruner import Choices, Pruner
 from ozgraph.runtime.saliency import Measure
 from ozgraph.runtime.schedule import Periods, Schedule
+from ozgraph.runtime.scoring import as_scores
 from ozgraph.runtime.selection import Mask
 from ozgraph.target import Target
 

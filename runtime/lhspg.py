@@ -11,8 +11,9 @@ from ozgraph.errors import UsageError
 from ozgraph.groups import Groups
 from ozgraph.runtime.half_space import DHSPG, rest_of
 from ozgraph.runtime.low_rank import LowRank, low_ranks
-from ozgraph.runtime.pruner import Choices, as_scores
+from ozgraph.runtime.pruner import Choices
 from ozgraph.runtime.schedule import Periods, Schedule
+from ozgraph.runtime.scoring import as_scores
 from ozgraph.target import Target
 
 

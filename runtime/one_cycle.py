@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 from ozgraph.errors import UsageError
 from ozgraph.groups import CONSUMER, PRODUCER, FamilyGroups, Groups, Occurrence
 from ozgraph.runtime.places import Layout, layout
-from ozgraph.runtime.pruner import Choices, Pruner, as_scores
+from ozgraph.runtime.pruner import Choices, Pruner
 from ozgraph.runtime.schedule import Periods, Schedule
+from ozgraph.runtime.scoring import as_scores
 from ozgraph.runtime.selection import Mask
 from ozgraph.runtime.stability import Stability
 from ozgraph.runtime.zeroing import Zeroing

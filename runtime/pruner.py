@@ -17,8 +17,9 @@ from ozgraph.runtime.compaction import Compaction, Compacts, Cut
 from ozgraph.runtime.directions import Directions, Gradients
 from ozgraph.runtime.places import Layout, layout
 from ozgraph.runtime.saliency import Criterion, Measure, as_saliency, squares
-from ozgraph.runtime.selection import Limits, Mask, Scores, Selection, chosen_families, macs_per_slot
-from ozgraph.runtime.shards import Processes, is_sharded, local_gradient
+from ozgraph.runtime.scoring import as_scores, check_finite, hessian_gradient, options_by_name
+from ozgraph.runtime.selection import Limits, Mask, Selection, chosen_families, macs_per_slot
+from ozgraph.runtime.shards import Processes
 from ozgraph.runtime.zeroing import Zeroing
 from ozgraph.target import Target
 
@@ -85,7 +86,7 @@ class Pruner:
         self._before: dict[str, Tensor] | None = None
         self._hessian_gradient: dict[str, Tensor] | None = None
         self._costs: Tensor | None = None
-        self._groups_of_options = self._held_by_the_optimizer()
+        self._groups_of_options = options_by_name(self.optimizer, self.layout, self.scored)
         self._hooks: list[RemovableHandle] = []
         self._cut_away: Mask = np.zeros(self.layout.total, dtype=bool)
         self.compaction: Compaction | None = None
@@ -156,7 +157,7 @@ class Pruner:
                 self._see_that_all_agree()
                 scores = self.processes.mean(self.saliency(self._measure(self._before)))
                 self._before = self._hessian_gradient = None
-                self._check_finite(scores)
+                check_finite(scores, self.layout, self.step)
             factor = self.advance(self.step, scores)
             if factor is not None:
                 self._zeroing.decay(factor)
@@ -199,67 +200,7 @@ class Pruner:
         """
         if not self.selects(self.step):
             return
-        ours = {entry.name: entry.parameter for entry in self.layout.occupied if entry.parameter.requires_grad}
-        if any(is_sharded(tensor) for tensor in ours.values()):
-            raise UsageError(
-                "grasp cannot differentiate twice through sharded parameters; leave it out of the saliency"
-            )
-        # The gradient is that of all parameters, also of those that no group holds.
-        everything = [tensor for tensor in self.groups.module.parameters() if tensor.requires_grad]
-        try:
-            gradients = torch.autograd.grad(loss, everything, create_graph=True, allow_unused=True)
-            # On several processes the gradient and its product with the Hessian are means over their batches.
-            inner = [
-                (gradient * self.processes.mean(gradient.detach())).sum()
-                for gradient in gradients
-                if gradient is not None
-            ]
-            products = torch.autograd.grad(
-                torch.stack(inner).sum(), list(ours.values()), allow_unused=True, retain_graph=True
-            )
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise UsageError(
-                f"the model has no second derivative ({reason}); leave grasp out of the saliency"
-            ) from None
-        self._hessian_gradient = {
-            name: self.processes.mean(product)
-            for name, product in zip(ours, products, strict=True)
-            if product is not None
-        }
-
-    def _check_finite(self, scores: Tensor) -> None:
-        if bool(torch.isfinite(scores).all()):
-            return
-        for entry in self.layout.occupied:
-            for what, tensor in (
-                ("its gradient", local_gradient(entry.parameter)),
-                ("the weight itself", entry.tensor),
-            ):
-                if tensor is not None and not bool(torch.isfinite(tensor).all()):
-                    raise UsageError(
-                        f"step {self.step}: {entry.name!r} cannot be scored, {what} is not finite; lower the learning "
-                        "rate or clip gradients, and skip steps whose loss is not finite"
-                    )
-        raise UsageError(f"step {self.step}: the saliency gave scores that are not finite; see the criterion")
-
-    def _held_by_the_optimizer(self) -> dict[str, dict[str, Any]]:
-        """Parameter name -> the optimizer's group of options that holds it."""
-        held = {id(tensor): options for options in self.optimizer.param_groups for tensor in options["params"]}
-        trainable = {entry.name: entry.trained for entry in self.layout.occupied if entry.trained is not None}
-        absent = [name for name, trained in trainable.items() if id(trained) not in held]
-        if len(absent) == len(trainable):
-            raise UsageError(
-                "the optimizer holds none of the parameters of these groups; give it the parameters of the module that "
-                "the groups were found on, or bind the groups to its module with groups.bind(module)"
-            )
-        if absent:
-            raise UsageError(
-                f"the optimizer does not hold {len(absent)} parameters that would be zeroed ({', '.join(absent[:4])}"
-                f"{', ...' if len(absent) > 4 else ''}); give it them, or leave their families out with exclude"
-            )
-        every = trainable | {entry.name: entry.trained for entry in self.scored.occupied if entry.trained is not None}
-        return {name: held[id(trained)] for name, trained in every.items() if id(trained) in held}
+        self._hessian_gradient = hessian_gradient(loss, self.groups.module, self.layout, self.processes)
 
     # -- a smaller module --------------------------------------------------------------------------------------------
 
@@ -297,7 +238,7 @@ class Pruner:
         self.layout = layout(groups, [groups[family.id] for family in self.layout.families])
         self.selection.layout, self.scored = self.layout, self.scored_layout()
         self._zeroing = Zeroing(self.layout)
-        self._groups_of_options = self._held_by_the_optimizer()
+        self._groups_of_options = options_by_name(self.optimizer, self.layout, self.scored)
         self.set_gone(self.gone)
         self.set_decaying(self.decaying)
 
@@ -473,9 +414,3 @@ def unwrapped(optimizer: Any) -> Optimizer:
     if not isinstance(inner, Optimizer):
         raise UsageError(f"a pruner needs a torch.optim.Optimizer, got {type(optimizer).__name__}")
     return inner
-
-
-def as_scores(scores: Tensor) -> Scores:
-    """Scores on the host, float64."""
-    found: Scores = scores.detach().to("cpu", torch.float64).numpy()
-    return found

@@ -17,7 +17,7 @@ from training.loops import groups_of  # noqa: E402
 from training.nets import NETS  # noqa: E402
 
 from ozgraph.runtime import HESSO, Target  # noqa: E402
-from ozgraph.runtime.pruner import as_scores  # noqa: E402
+from ozgraph.runtime.scoring import as_scores  # noqa: E402
 from ozgraph.runtime.selection import Mask  # noqa: E402
 
 DATA = Path(os.environ.get("OZGRAPH_DATA", "")) / "hesso-reference"
