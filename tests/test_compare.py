@@ -85,6 +85,35 @@ def test_a_perturbed_weight_is_caught(agreement: Callable[..., VerifyReport], na
     assert "'y'" in (report.failure or "")
 
 
+CANCELLING = """agraph (float[N,8] x) => (float[N,4] y) {
+    h = MatMul(x, w)  r = Relu(h)  p = MatMul(r, v)  q = MatMul(r, u)  y = Sub(p, q)
+}"""
+
+
+def _cancelling() -> Weights:
+    """Two products that nearly agree: what is left is a two-hundredth of them."""
+    made = weights(w=(8, 256), v=(256, 4), d=(256, 4))
+    return {"w": made["w"], "v": made["v"], "u": made["v"] + np.float32(5e-3) * made["d"]}
+
+
+def test_another_order_of_the_same_sums_is_rounding(agreement: Callable[..., VerifyReport]) -> None:
+    """Graph optimisations change nothing here, so that a run without them shows no noise."""
+    first = _cancelling()
+    order = np.random.default_rng(1).permutation(256)
+    second = {"w": first["w"][:, order], "v": first["v"][order], "u": first["u"][order]}
+    report = agreement((CANCELLING, first), (CANCELLING, second))
+    assert report.equal, report.failure
+    assert 1e-5 < report.max_relative_error < report.limit == 3 * report.noise_floor
+
+
+@pytest.mark.parametrize("change", [1e-2, 1e-3])
+def test_what_rounding_does_not_explain_differs(agreement: Callable[..., VerifyReport], change: float) -> None:
+    first = _cancelling()
+    second = {name: array.copy() for name, array in first.items()}
+    second["v"][3] *= np.float32(1 + change)
+    assert not agreement((CANCELLING, first), (CANCELLING, second)).equal
+
+
 def test_an_output_offset_does_not_hide_an_error(agreement: Callable[..., VerifyReport]) -> None:
     text = "agraph (float[N,8] x) => (float[N,4] y) { h = MatMul(x, w)  y = Add(h, b) }"
     first = weights(w=(8, 4)) | {"b": np.array([0, 30, -30, 10], np.float32)}

@@ -7,8 +7,8 @@ reach no other such layer before the cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,9 +51,37 @@ class Heads(nn.Module):
         self.inner, self.heads = inner, heads
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        with _recorded(self.inner, self.heads) as found, _UntilDataDecides(), suppress(CutError):
+        with _recorded(self.inner, self.heads) as found, _ending_early(self.inner), _UntilDataDecides():
             self.inner(*args, **kwargs)
         return tuple(tensor for _, tensor, _ in found)
+
+
+@contextmanager
+def _ending_early(module: nn.Module) -> Iterator[None]:
+    """Let every part return nothing from the cut on: a tracer keeps count of parts that begin and end."""
+    cut: list[CutError] = []
+
+    def ending(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return forward(*args, **kwargs)
+            except CutError as error:
+                cut.append(error)
+            except Exception:  # of a part whose own part returned nothing
+                if not cut:
+                    raise
+            return None
+
+        return run
+
+    parts = [part for part in module.modules() if "forward" not in vars(part)]
+    for part in parts:
+        part.forward = ending(part.forward)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward
 
 
 def at_heads(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Heads, str]:

@@ -132,41 +132,47 @@ def _ozgraph(made: Made, wanted: Sequence[str], clock: Clock, tell: Stage) -> di
 
 
 def _exported(made: Made, program: Any, clock: Clock, tell: Stage) -> dict[str, Any]:
-    """The route through torch's ONNX exporter: of the captured program, else by tracing."""
+    """The route through torch's ONNX exporter: of the captured program, else by tracing; the first file that runs."""
     import torch
 
     with tempfile.TemporaryDirectory(prefix="ozgraph-zoo-") as folder:
         path = Path(folder) / "model.onnx"
-        problems = []
-        with clock("onnx export"):
-            for dynamo in (True, False) if program is not None else (False,):
-                model = program if dynamo else made.module
-                try:
-                    with torch.no_grad():
-                        torch.onnx.export(
-                            model, made.args, str(path), kwargs=made.kwargs or None, dynamo=dynamo,
-                            **({"optimize": False, "external_data": _large(made), "verbose": False} if dynamo else {}),
-                        )  # fmt: skip
-                except Exception as error:
-                    problems.append(_said(error))
-                    continue
-                break
-        if not path.exists():
-            return {"outcome": "not captured", "error": problems[0]}
-        found = _route("onnx", lambda: ozgraph.load(path), clock, tell)
-        if found.get("stage") == "load" and (refused := _refused(path)) is not None:
-            return {"outcome": "not captured", "error": f"onnxruntime does not load what the exporter wrote: {refused}"}
-        if not dynamo:
-            found["exporter"] = "tracing"
-        return found
+        problems: list[str] = []
+        for way in ("dynamo", "dynamo, optimized", "tracing") if program is not None else ("tracing",):
+            dynamo = {"optimize": "optimized" in way, "external_data": _large(made), "verbose": False}
+            try:
+                with clock("onnx export"), torch.no_grad():
+                    torch.onnx.export(
+                        made.module if way == "tracing" else program, made.args, str(path), kwargs=made.kwargs or None,
+                        dynamo=way != "tracing", **({} if way == "tracing" else dynamo),
+                    )  # fmt: skip
+            except Exception as error:
+                problems.append(_said(error))
+                continue
+            with clock("onnx run"):
+                refused = _refused(path)
+            if refused is None:
+                return {**_route("onnx", lambda: ozgraph.load(path), clock, tell), "exporter": way}
+            problems.append(f"onnxruntime does not run what the exporter wrote: {refused}")
+        return {"outcome": "not captured", "error": problems[0]}
 
 
 def _refused(path: Path) -> str | None:
-    """Why onnxruntime does not load a file; None where it does."""
-    import onnxruntime
+    """Why onnxruntime does not run a file on inputs of its shapes; None where it does, or where that is not known."""
+    from ozgraph.numerics.inputs import make_inputs
+    from ozgraph.numerics.sessions import open_session
 
     try:
-        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = open_session(path, threads=1)
+    except Exception as error:
+        return _said(error)
+    try:
+        graph = ozgraph.load(path)
+        feeds = make_inputs(graph, {value.name: value.shape for value in graph.inputs if value.shape is not None}, 0)
+    except Exception:  # to be said where it is measured
+        return None
+    try:
+        session.run(feeds)
     except Exception as error:
         return _said(error)
     return None
