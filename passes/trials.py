@@ -34,12 +34,13 @@ class Bench(ABC):
             VerificationError: they differ.
         """
 
-    def check_original(self) -> None:  # noqa: B027  (a file is what it is)
-        """Compare the original with what was captured of it; asked where something does not agree.
+    def look_at_original(self) -> bool:
+        """Where something does not agree: whether to try again, because what it is compared with was at fault.
 
         Raises:
-            ModelError: capturing changed what it computes, so that no pruning of it could agree.
+            ModelError: capturing changed what the model computes, so that no pruning of it could agree.
         """
+        return False
 
     @abstractmethod
     def trial(self, trial: State) -> VerifyReport:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ozgraph.errors import ModelError, UsageError, VerificationError
 from ozgraph.graph import Array
+from ozgraph.numerics.measure import NOISE_FLOORS
 from ozgraph.passes.eliminate import kept_positions
 from ozgraph.passes.promise import silenced
 from ozgraph.passes.prove_dead import zeroing
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import fx
 
 _LIMIT = 1e-12
+_CONSTANTS = 1e-5
+"""What rounded numbers in a program may change of a module's results: the limit between exported files."""
 _ROUNDINGS = 4
 """Roundings of its own precision that a number which pruning stores may be off, in a plan that stores any."""
 
@@ -31,7 +34,8 @@ class TorchBench(Bench):
     def __init__(self, state: State, *, modes: bool = True) -> None:
         super().__init__(state)
         self._modes = modes
-        self._checked = False
+        self._looked = False
+        self._original: Any = state.graph.origin.module
         meta = [value.name for value in state.graph.constants if value.is_float and not value.readable]
         if meta:
             raise UsageError(
@@ -39,16 +43,21 @@ class TorchBench(Bench):
                 "weights; load them, or stop at analyze"
             )
 
-    def check_original(self) -> None:
-        """Compare the program with the module that it was exported from, once."""
-        if self._checked:
-            return
-        self._checked = True
+    def look_at_original(self) -> bool:
+        """Compare the program with the module that it was exported from, once.
+
+        A program holds numbers that the module's Python makes anew in whatever precision it runs in (the mean of an
+        image, say), rounded to the module's own. Where that alone is between them, the program stands for the module.
+        """
+        if self._looked:
+            return False
+        self._looked = True
         from ozgraph.backends.torch import unlifted
         from ozgraph.numerics.torch_compare import Reference
 
         origin = self._state.graph.origin
-        report = Reference(origin.module, (origin.args, dict(origin.kwargs)), {}).compare(unlifted(origin))
+        program = unlifted(origin)
+        report = Reference(origin.module, (origin.args, dict(origin.kwargs)), {}).compare(program, limit=_CONSTANTS)
         if not report.equal:
             name = self._state.graph.name
             raise ModelError(
@@ -56,6 +65,10 @@ class TorchBench(Bench):
                 f"({report.failure}), so no pruning of it can be verified: its Python asks somewhere whether it is "
                 "being exported, or looks at values of the example; capture the part of the module that does not"
             )
+        if report.max_relative_error <= max(_LIMIT, NOISE_FLOORS * report.noise_floor):
+            return False
+        self._original = program
+        return True
 
     def trial(self, trial: State) -> VerifyReport:
         """Without the choices that follow ``.training``, which eval mode does not see."""
@@ -91,7 +104,7 @@ class TorchBench(Bench):
         shown = [kept(value) if value is not None else None for value in origin.leaves_out]
         zeros = [_none_for_empty(silent.get(value.name)) if value is not None else None for value in origin.leaves_in]
         example = (origin.args, dict(origin.kwargs))
-        reference = Reference(origin.module, example, zeroed(graph, zeroing(trial)), silent=zeros)
+        reference = Reference(self._original, example, zeroed(graph, zeroing(trial)), silent=zeros)
         return reference.compare(module, taken=taken, shown=shown, limit=_limit(trial.plan))
 
 

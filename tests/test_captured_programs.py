@@ -33,6 +33,28 @@ def test_a_program_that_is_not_the_module_is_told_apart_from_a_wrong_pruning() -
         ozgraph.prune(captured, target=ozgraph.Target(groups=0.5))
 
 
+class Normalising(nn.Module):
+    """Takes numbers of Python in the precision of its input, which a program holds in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        middle = torch.as_tensor([0.485, 0.456, 0.406, 0.1], dtype=x.dtype)
+        found: Tensor = self.second(torch.relu(self.first((x - middle) / 0.3)))
+        return found
+
+
+def test_numbers_that_a_program_rounds_do_not_stand_in_the_way() -> None:
+    """The program is not the module to 1e-12, and the pruning is compared with the program then."""
+    torch.manual_seed(0)
+    captured = ozgraph.capture(Normalising(), (torch.randn(2, 4),))
+    result = ozgraph.prune(captured, target=ozgraph.Target(groups=0.5))
+    assert result.state.verification is not None and result.state.verification.max_relative_error < 1e-12
+    assert not result.state.given_back and result.to_module().first.weight.shape[0] == 8
+
+
 class Mapped(nn.Module):
     """A mask made by ``vmap``, whose levels stand in the program without results."""
 

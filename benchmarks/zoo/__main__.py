@@ -7,7 +7,7 @@ Every model is built with random, perturbed weights in a process of its own, wit
 captured by torch.export and by the ONNX exporter; analyzed; a random half of all free slots is removed; what is left
 is verified against the original with exactly those at zero, in float64 and by onnxruntime. A run goes on where the last
 one stopped; ``--again failed`` repeats what did not succeed. Needs torch, torchvision, timm, transformers, diffusers,
-onnxscript; the peers need torch-pruning 1.6.1 and onnxsim.
+onnxscript, scipy; the peers need torch-pruning 1.6.1 and onnxsim.
 """
 
 from __future__ import annotations

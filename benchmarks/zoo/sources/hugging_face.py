@@ -24,7 +24,7 @@ TASKS = (
 )  # fmt: skip
 """Tasks of ``transformers``; a model type counts for the first that has a head for it."""
 
-MOST_PARAMETERS = 20_000_000
+MOST_PARAMETERS = 32_000_000
 """What a tiny model may have at most; a config that stays larger was not understood."""
 
 
@@ -174,6 +174,8 @@ def _shrunk(config: Any, shrink: Shrink) -> None:
     for name, value in list(vars(config).items()):
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             _shrunk(value, shrink)
+        elif value is None and name == "vocab_size":  # the tokenizer would say
+            _set(config, name, 99)
         elif isinstance(value, bool) or name.endswith("_token_id") or name.startswith("_"):
             continue
         elif isinstance(value, int) and value > 1:
@@ -192,7 +194,20 @@ def _shrunk(config: Any, shrink: Shrink) -> None:
         held = getattr(config, name, None)
         if isinstance(held, int) and held >= 99:
             _set(config, name, min(("pad", "bos", "eos", "decoder").index(name.partition("_")[0]), 2))
+    for value in list(vars(config).values()):
+        if isinstance(value, dict) and isinstance(value.get("mrope_section"), (list, tuple)):
+            value["mrope_section"] = _sections(value["mrope_section"], _head_width(config) // 2)
     _set(config, "use_cache", False)
+
+
+def _head_width(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _sections(given: Any, total: int) -> list[int]:
+    """How many angles time, height and width have, in the same proportions; the first has what is left over."""
+    rest = [max(size * total // sum(given), 1) for size in given[1:]]
+    return [total - sum(rest), *rest]
 
 
 def _set(config: Any, name: str, value: Any) -> None:
@@ -222,6 +237,9 @@ def _inputs(module: Any, config: Any) -> Iterator[tuple[tuple[Any, ...], dict[st
             text["attention_mask"] = torch.ones(1, 8, dtype=torch.long)
         if "bbox" in names:
             text["bbox"] = torch.randint(0, 50, (1, 8, 4), generator=generator).sort(-1).values
+    if "visual_feats" in names:  # regions that a detector found, and where
+        text["visual_feats"] = noise(1, 4, getattr(config, "visual_feat_dim", 16))
+        text["visual_pos"] = torch.rand(1, 4, getattr(config, "visual_pos_dim", 4), generator=generator)
     if "decoder_input_ids" in names:
         text["decoder_input_ids"] = tokens(5)
     pictures: list[dict[str, Any]] = []
