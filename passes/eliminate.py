@@ -16,7 +16,8 @@ from ozgraph.passes.fold import folding_operand
 from ozgraph.passes.hold import give_back
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.normalize import reads_size
-from ozgraph.passes.prove_dead import ProveDead, Prover, Scan, zeroing
+from ozgraph.passes.prove_dead import ProveDead, Scan, zeroing
+from ozgraph.passes.prover import Prover
 from ozgraph.passes.state import Mask, State
 from ozgraph.plan import NewOp, Plan, Zeroing
 

@@ -13,16 +13,8 @@ from ozgraph.graph import Value
 from ozgraph.passes.bound import Bound, Site
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.promise import may_promise
-from ozgraph.passes.prove_dead import (
-    Prover,
-    Start,
-    as_stored,
-    foldable,
-    keeps_statistics,
-    occurrences,
-    sites_by_atom,
-    zero_state,
-)
+from ozgraph.passes.prove_dead import foldable
+from ozgraph.passes.prover import Prover, Start, as_stored, keeps_statistics, occurrences, sites_by_atom, zero_state
 from ozgraph.passes.state import State
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots
 from ozgraph.rules.rule import Reduction

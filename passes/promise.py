@@ -35,7 +35,7 @@ def promised(state: State, value: Value, atom: Atom, known: Known) -> Mask:
     Chosen ones, and those whose weights are all zero as they are, if the model hands the slots out as well: then it has
     only ever made zeros of them. Of features that merely meet such a weight, nobody promised anything.
     """
-    from ozgraph.passes.prove_dead import zero_state
+    from ozgraph.passes.prover import zero_state
 
     if not may_promise(state, value, atom):
         return np.zeros(atom.size, dtype=bool)

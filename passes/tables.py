@@ -13,7 +13,7 @@ from ozgraph.errors import RuleError
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.passes.layout import layout_of, letter_names
 from ozgraph.passes.normalize import reads_size
-from ozgraph.passes.prove_dead import uniform_constant
+from ozgraph.passes.prover import uniform_constant
 from ozgraph.passes.sharing import Programs
 from ozgraph.rules.control import CROSSINGS
 from ozgraph.rules.lattice import UNKNOWN, ZERO, Slots

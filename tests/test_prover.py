@@ -20,7 +20,8 @@ from ozgraph.passes.freeze import Freeze
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize
-from ozgraph.passes.prove_dead import ProveDead, Prover, Scan
+from ozgraph.passes.prove_dead import ProveDead, Scan
+from ozgraph.passes.prover import Prover
 from ozgraph.passes.state import Removal, State
 
 WIDTH = 5
