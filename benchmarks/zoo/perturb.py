@@ -15,6 +15,10 @@ SHIFT = 0.5
 more in every layer (Yang et al. 2019, arXiv:1902.08129): after fifty layers nothing but rounding would be compared."""
 
 
+FEWEST = 4
+"""Channels that an input has at least for half of them to be left out."""
+
+
 def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
     """Move every parameter a little, scale layers, draw batch norm statistics; in eval mode, in place.
 
@@ -46,9 +50,22 @@ def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], se
 def _measure(module: nn.Module, norms: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """One run: scales of layers and statistics of norms by the activations that meet them, layer by layer.
 
-    What was drawn for a norm is how far it is off: later layers see what comes of that.
+    What was drawn for a norm is how far it is off: later layers see what comes of that. Every layer meets a random half
+    of its input, as it does in the model that is verified: with the statistics of the whole, signals would fade there.
     """
     seen: set[int] = set()
+    generator = torch.Generator().manual_seed(1)
+
+    def halve(layer: Any, inputs: tuple[Any, ...]) -> Any:
+        data, axis = inputs[0] if inputs else None, -1 if layer.weight.ndim == 2 else 1
+        if not isinstance(data, torch.Tensor) or not data.is_floating_point() or data.ndim < layer.weight.ndim:
+            return None
+        size = data.shape[axis]
+        if layer.weight.shape[1] == 1 or size < FEWEST:  # a channel of its own for each filter, or an image
+            return None
+        mask = data.new_ones(size)
+        mask[torch.randperm(size, generator=generator)[: size // 2]] = 0
+        return (data * mask.reshape([-1 if k == axis % data.ndim else 1 for k in range(data.ndim)]), *inputs[1:])
 
     def measure(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         data = inputs[0].transpose(0, 1).flatten(1)
@@ -72,6 +89,7 @@ def _measure(module: nn.Module, norms: list[Any], args: tuple[Any, ...], kwargs:
         return result / spread
 
     hooks = [layer.register_forward_pre_hook(measure) for layer in norms]
+    hooks += [part.register_forward_pre_hook(halve) for part in module.modules() if _is_product(part)]
     hooks += [part.register_forward_hook(scale) for part in module.modules() if _is_product(part)]
     try:
         module(*args, **kwargs)
