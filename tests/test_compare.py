@@ -17,7 +17,7 @@ from ozgraph.frontends.onnx import load
 from ozgraph.graph import Array
 from ozgraph.numerics.compare import compare, verify
 from ozgraph.numerics.measure import gap, liveliness, mismatch, spread
-from ozgraph.numerics.precision import to_float64
+from ozgraph.numerics.precision import rounded_anew, to_float64
 from ozgraph.numerics.runners import Engine, Runner, reference_engine
 from ozgraph.numerics.sessions import open_session
 from ozgraph.results import VerifyReport
@@ -576,3 +576,20 @@ def test_an_empty_detection_is_compared_at_its_boxes_and_scores(agreement: Calla
         report = agreement((text, first), (text, second))
         assert not report.equal
         assert f"'{tensor}'" in (report.failure or "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells from /proc what is mapped")
+@pytest.mark.parametrize("copy", [to_float64, rounded_anew])
+def test_a_copy_leaves_no_file_mapped(copy: Callable[[Path, Path], Path], tmp_path: Path) -> None:
+    """A hundred weights that each map the whole file take a hundred times its size of addresses."""
+    made = weights(w=(8, 600), v=(600, 4))
+    whole = written(tmp_path / "whole.onnx", MLP, made)
+    onnx.save(
+        onnx.load(whole), tmp_path / "apart.onnx", save_as_external_data=True, location="weights.data", size_threshold=0
+    )
+    twin = copy(tmp_path / "apart.onnx", tmp_path)
+    assert "weights.data" not in Path("/proc/self/maps").read_text()
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(twin).graph.initializer}
+    for name, array in made.items():
+        assert found[name].shape == array.shape
+        np.testing.assert_allclose(found[name], array, rtol=2e-7)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,15 @@ class _Derived(ir.LazyTensor, ABC):
         self._source = tensor
 
     def _whole(self) -> ir.TensorProtocol:
-        return ir.Tensor(self._block(self._source.numpy()), dtype=self.dtype, name=self.name)
+        made = ir.Tensor(self._block(self._source.numpy()), dtype=self.dtype, name=self.name)
+        self._release()
+        return made
+
+    def _release(self) -> None:
+        """Let go of the source's file: every tensor maps the whole of it."""
+        if isinstance(self._source, ir.ExternalTensor):
+            with suppress(BufferError):  # somebody still reads it
+                self._source.release()
 
     @abstractmethod
     def _block(self, array: Array) -> Array:
@@ -190,6 +199,8 @@ class _Derived(ir.LazyTensor, ABC):
         for tile in tiles(array.shape):
             block = self._block(array[tile])
             file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8))
+        del array
+        self._release()
 
 
 class _Converted(_Derived):
