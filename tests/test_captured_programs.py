@@ -55,6 +55,28 @@ def test_numbers_that_a_program_rounds_do_not_stand_in_the_way() -> None:
     assert not result.state.given_back and result.to_module().first.weight.shape[0] == 8
 
 
+class Positioned(nn.Module):
+    """Adds a table that is neither a parameter nor a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.table = torch.linspace(-1, 1, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(torch.relu(self.first(x) + self.table))
+        return found
+
+
+def test_plain_tensors_of_a_module_go_with_the_slots_that_they_belong_to() -> None:
+    torch.manual_seed(0)
+    module = Positioned()
+    table = module.table
+    result = ozgraph.prune(ozgraph.capture(module, (torch.randn(2, 4),)), target=ozgraph.Target(groups=0.5))
+    assert not result.state.given_back and result.to_module().first.weight.shape[0] == 8
+    assert module.table is table and torch.equal(table, torch.linspace(-1, 1, 16))
+
+
 class Mapped(nn.Module):
     """A mask made by ``vmap``, whose levels stand in the program without results."""
 

@@ -6,7 +6,7 @@ Importing this module imports torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -93,7 +93,7 @@ def run(
     """The leaves of what a module returns in eval mode, with some of its tensors replaced; the module stays as it is.
 
     Args:
-        changed: tensors by name; a tensor that has several names is replaced under all of them.
+        changed: tensors by name, plain attributes of parts too; one that has several names is replaced under all.
         double: compute in float64.
         rounding: (seed, epsilon): move every floating number of the module by that share of itself, up or down, or
             leave it.
@@ -113,13 +113,30 @@ def run(
         copies = {key: _rounded(tensor, generator, epsilon) for key, tensor in copies.items()}
     tensors = {name: copies[id(tensor)] for name, tensor in _named(module)}
     args, kwargs = pytree.tree_map_only(Tensor, _input_double if double else torch.clone, inputs)
-    with left_alone(module, training=False), quiet():
+    plain = {name: tensor for name, tensor in (changed or {}).items() if name not in held}
+    with left_alone(module, training=False), quiet(), _attributes(module, plain):
         if double:
             with in_double(_precision(held)):
                 results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
         else:
             results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
     return list(pytree.tree_leaves(results))
+
+
+@contextmanager
+def _attributes(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Tensors in place of others that are plain attributes of a part: neither parameters nor buffers."""
+    with ExitStack() as back:
+        for name, tensor in tensors.items():
+            path, _, attribute = name.rpartition(".")
+            try:
+                held = vars(module.get_submodule(path))
+            except AttributeError:
+                continue  # a constant of the program, which no part of the module holds
+            if isinstance(held.get(attribute), Tensor):
+                back.callback(held.__setitem__, attribute, held[attribute])
+                held[attribute] = tensor
+        yield
 
 
 def _precision(tensors: Mapping[str, Tensor]) -> torch.dtype:

@@ -226,6 +226,9 @@ def _interleave_count(edit: Edit) -> None:
     times = edit.shape(result)[axis] // edit.shape(source)[axis]
     old = (result.shape or ())[axis] // (source.shape or ())[axis]
     edit.set_attribute("repeats", resized([edit.op.attributes["repeats"]], [old], [times])[0])
+    if edit.op.attributes.get("output_size") is not None:
+        size, left = (result.shape or ())[axis], edit.shape(result)[axis]
+        edit.set_attribute("output_size", resized([edit.op.attributes["output_size"]], [size], [left])[0])
 
 
 register("aten.repeat_interleave", Rule(_interleave, uniform, rewrite=_interleave_count, text="a -> (a t)"))
