@@ -77,6 +77,24 @@ def test_plain_tensors_of_a_module_go_with_the_slots_that_they_belong_to() -> No
     assert module.table is table and torch.equal(table, torch.linspace(-1, 1, 16))
 
 
+class Boxed(nn.Module):
+    """Looks up how high boxes are: their corners must be in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.second = nn.Embedding(20, 16), nn.Linear(16, 3)
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        found: Tensor = self.second(torch.relu(self.table(boxes[..., 1] - boxes[..., 0])))
+        return found
+
+
+def test_integers_are_moved_where_others_do_not_fit() -> None:
+    boxes = torch.tensor([[[1, 19], [3, 7], [18, 19], [2, 5], [0, 12], [6, 6]]])
+    result = ozgraph.prune(ozgraph.capture(Boxed(), (boxes,)), target=ozgraph.Target(groups=0.5))
+    assert not result.state.given_back and result.to_module().second.weight.shape[1] == 8
+
+
 class Mapped(nn.Module):
     """A mask made by ``vmap``, whose levels stand in the program without results."""
 

@@ -51,9 +51,8 @@ class Reference:
         self.name = type(module).__name__
         self._module, self._changed = module, changed
         self._rounded: dict[float, list[list[Any]]] = {}
-        self.inputs = [_silenced(varied(inputs, seed), silent) for seed in SEEDS]
         try:
-            self.results = [arrays(run(module, each, changed)) for each in self.inputs]
+            self.inputs, self.results = self._varied(inputs, silent)
         except Exception as error:
             where = at_fault(error)
             raise UsageError(
@@ -61,6 +60,17 @@ class Reference:
                 f"{f' at {where}' if where else ''} ({first_line(error)}); capture it with other inputs, or in a form "
                 "that runs in any precision"
             ) from error
+
+    def _varied(self, inputs: Inputs, silent: Cuts) -> tuple[list[Inputs], list[list[Any]]]:
+        """Inputs and what the module returns on them; integers are drawn, or only moved where it takes no others."""
+        for draw in (True, False):
+            made = [_silenced(varied(inputs, seed, draw=draw), silent) for seed in SEEDS]
+            try:
+                return made, [arrays(run(self._module, each, self._changed)) for each in made]
+            except Exception:
+                if not draw:
+                    raise
+        raise AssertionError
 
     def compare(
         self,

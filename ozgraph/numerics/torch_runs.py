@@ -165,11 +165,15 @@ def _named(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
-def varied(inputs: Inputs, seed: int) -> Inputs:
+def varied(inputs: Inputs, seed: int, *, draw: bool = True) -> Inputs:
     """Other inputs of the same kind; seed 0 gives the example itself.
 
     Floating inputs move by noise as wide as their own spread (by one where they are constant), integers are drawn
     anew from the range that the example has; masks, flags and what is not finite stay.
+
+    Args:
+        draw: without it integers change places along their second axis (their only one) and keep to their fellows
+            beyond it: the corners of a box stay in order.
     """
     if seed == 0:
         return inputs
@@ -180,6 +184,9 @@ def varied(inputs: Inputs, seed: int) -> Inputs:
             return tensor
         here = tensor.detach().cpu()
         if not tensor.is_floating_point():
+            if not draw:
+                axis = min(1, here.dim() - 1)
+                return tensor if axis < 0 else tensor[(slice(None),) * axis + (_order(here.shape[axis], generator),)]
             low, high = int(here.min()), int(here.max())
             return torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor)
         finite = torch.isfinite(here)
@@ -196,3 +203,7 @@ def varied(inputs: Inputs, seed: int) -> Inputs:
 
     args, kwargs = pytree.tree_map_only(Tensor, other, inputs)
     return args, kwargs
+
+
+def _order(size: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(size, generator=generator)
