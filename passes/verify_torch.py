@@ -96,7 +96,7 @@ class TorchBench(Bench):
 
     def _against_original(self, trial: State, module: fx.GraphModule) -> VerifyReport:
         from ozgraph.backends.torch import zeroed
-        from ozgraph.numerics.torch_compare import EPSILON, Reference
+        from ozgraph.numerics.torch_compare import Reference
 
         graph, origin = trial.graph, trial.graph.origin
         kept, silent = kept_positions(trial), silenced(trial) if trial.shrinkable else {}
@@ -105,19 +105,17 @@ class TorchBench(Bench):
         zeros = [_none_for_empty(silent.get(value.name)) if value is not None else None for value in origin.leaves_in]
         example = (origin.args, dict(origin.kwargs))
         reference = Reference(self._original, example, zeroed(graph, zeroing(trial)), silent=zeros)
-        stored = _stored(trial.plan)
-        limit = max(_LIMIT, _ROUNDINGS * stored)
-        return reference.compare(module, taken=taken, shown=shown, limit=limit, epsilon=max(EPSILON, stored))
+        return reference.compare(module, taken=taken, shown=shown, limit=_limit(trial.plan))
 
 
 def _none_for_empty(axes: tuple[Array, ...] | None) -> tuple[Array | None, ...] | None:
     return None if axes is None else tuple(positions if len(positions) else None for positions in axes)
 
 
-def _stored(plan: Plan) -> float:
-    """One rounding of the numbers that the plan brings in a lower precision than float64; 0 where there are none."""
+def _limit(plan: Plan) -> float:
+    """1e-12, or what rounding allows where the plan brings numbers of a lower precision."""
     brought: list[Any] = [array for changes in plan.rewrites.values() for array in changes.constants.values()]
     for sequence in plan.replacements.values():
         brought += [entry for new in sequence for entry in new.inputs if isinstance(entry, np.ndarray)]
     floats = [np.asarray(array).dtype for array in brought if np.asarray(array).dtype.kind == "f"]
-    return max((float(np.finfo(dtype).eps) for dtype in floats if dtype != np.float64), default=0.0)
+    return max([_LIMIT, *(_ROUNDINGS * float(np.finfo(dtype).eps) for dtype in floats if dtype != np.float64)])

@@ -51,25 +51,6 @@ def test_what_rounding_moves_is_no_difference() -> None:
     assert report.limit == pytest.approx(3 * report.noise_floor)
 
 
-class Faded(nn.Module):
-    """What goes leaves a constant in a float32 bias, beside which the input hardly moves anything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(6, 64), nn.Linear(64, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.last(torch.sigmoid(self.first(x / 100)))
-        return found
-
-
-def test_what_the_rounding_of_a_stored_number_moves_is_no_difference() -> None:
-    report = halved(Faded(), torch.randn(4, 6)).report
-    assert report.frozen_by_verification == ()
-    assert 4 * np.finfo(np.float32).eps < report.max_relative_error <= report.limit < 1e-3
-
-
 class Normed(nn.Module):
     """The norm's epsilon is that of its precision, and large beside what it norms."""
 

@@ -2,9 +2,7 @@
 
 Each tensor is judged by max |a - b| over its spread (see :mod:`ozgraph.numerics.measure`). The limit is 1e-5 or three
 noise floors, whichever is larger; the noise floor is the same measure between the original run with and without graph
-optimisations, and at least one unit in the last place of the element. Where a small difference is over that limit, the
-original is also run with every weight off by one rounding: optimisations may leave the order of all sums as it is, and
-then show no noise. Exact runs, in float64, have 1e-12 for 1e-5.
+optimisations, and at least one unit in the last place of the element. Exact runs, in float64, have 1e-12 for 1e-5.
 
 Agreement counts as evidence only on tensors that vary with the input. An output that does not (integers, a saturated
 softmax, all zero, an empty detection), and one that the original itself does not reproduce, must still be equal, but
@@ -208,11 +206,6 @@ def _compared(
                 if (alive := seen.liveliness.get(output.name)) is not None:
                     seen.liveliness[output.name] = replace(alive, noise=max(alive.noise, noise))
             verdicts = list(_verdicts(reference, seen, results, base))
-            if _may_be_rounding(reference, verdicts):
-                for key, moved in reference.rounding(chosen).items():
-                    if (alive := seen.liveliness.get(key)) is not None and reference.counts(alive):
-                        seen.liveliness[key] = replace(alive, noise=max(alive.noise, moved))
-                verdicts = list(_verdicts(reference, seen, results, base))
             evidence = tuple(key for key, alive in seen.liveliness.items() if reference.counts(alive))
             if not evidence:
                 raise VerificationError(
@@ -221,12 +214,6 @@ def _compared(
                 )
             return _report(verdicts, evidence, len(reference.runs))
         reference.reject(misfits)
-
-
-def _may_be_rounding(reference: Original, verdicts: Sequence[_Verdict]) -> bool:
-    """Whether something differs, and nothing by more than the noise of a tensor that is evidence can be."""
-    errors = [verdict.gap.error for verdict in verdicts if verdict.failure is not None]
-    return reference.plain is not None and bool(errors) and max(errors) <= NOISE_FLOORS * NOISE_CEILING
 
 
 def narrowed(feeds: Feeds, graph: Graph, kept: Kept | None) -> Feeds:

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array, Graph, Value
-from ozgraph.numerics.measure import Liveliness, is_real, liveliness
-from ozgraph.numerics.precision import rounded_anew
+from ozgraph.numerics.measure import Liveliness, liveliness
 from ozgraph.numerics.runners import Engine, Feeds, Tensors, root, run_all
 from ozgraph.numerics.upstream import Origins, comparable, layers, origins, stand_ins
 
@@ -24,8 +20,6 @@ _EXPOSED_BYTES = 1 << 28
 _SHARPENING_HOPS = 4
 # At how many distances a further step of the search for evidence looks.
 _SECTIONS = 16
-# Units in the last place that an element may move by when the weights do, without saying anything of its neighbours.
-_OWN_ROUNDINGS = 4
 # Outputs of these are integers, or saturate.
 _SATURATING = frozenset({"Cast", "Clip", "HardSigmoid", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "Where"})
 _INFINITE = float("inf")
@@ -135,31 +129,6 @@ class Original:
     def counts(self, found: Liveliness) -> bool:
         """Whether agreement on a tensor is evidence."""
         return found.floor <= self.ceiling
-
-    def rounding(self, expose: Sequence[str]) -> dict[str, float]:
-        """What tensors that count move by when every weight moves by one rounding, over their spread.
-
-        Graph optimisations may change next to nothing (batch norms that are part of the weights already), and the two
-        runs of the noise floor then round alike, though another order of the same sums does not. Elements that move by
-        roundings of their own alone, as those behind a huge bias do, say nothing about the others.
-        """
-        with TemporaryDirectory(prefix="ozgraph-verify-") as folder:
-            try:
-                moved = rounded_anew(self.path, Path(folder))
-                pairs = [_all_ran(run_all(self.engine, path, expose, self.runs)) for path in (self.path, moved)]
-            except OzgraphError:
-                return {}
-        found = {}
-        for key in dict.fromkeys(key for result in pairs[0] for key in result):
-            both = [
-                (first[key], _beyond_rounding(first[key], second[key]))
-                for first, second in zip(*pairs, strict=True)
-                if key in first and key in second
-            ]
-            alive = liveliness([original for original, _ in both], both)
-            if self.counts(alive):
-                found[key] = alive.noise
-        return found
 
     def reject(self, names: Collection[str]) -> None:
         """Never again offer these as stand-ins: the other model has them in another shape."""
@@ -348,15 +317,6 @@ def _all_ran(results: Sequence[Tensors | OzgraphError]) -> list[Tensors]:
             raise result
         ran.append(result)
     return ran
-
-
-def _beyond_rounding(original: Array, moved: Array) -> Array:
-    """What moved; elements within a few units in the last place are where they were."""
-    if not is_real(original) or original.shape != moved.shape:
-        return moved
-    with np.errstate(invalid="ignore"):
-        near = np.abs(moved - original) <= _OWN_ROUNDINGS * np.finfo(original.dtype).eps * np.abs(original)
-    return np.where(near, original, moved)
 
 
 def _bytes(value: Value) -> int:

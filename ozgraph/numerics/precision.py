@@ -1,4 +1,4 @@
-"""Copies of a model that help to verify it: in another floating type, with weights that can be mapped, or moved.
+"""Copies of a model that are easier to verify: in another floating type, or with weights that can be mapped.
 
 CPU kernels for float16, bfloat16 and float64 are few, and half precision is too coarse to tell a wrong pruning from
 rounding. Its float32 twin computes the same function from the same (converted) weights.
@@ -63,26 +63,6 @@ def to_float64(path: Path, folder: Path) -> Path:
     Initializers that an operator takes as float32 only (``Resize`` scales) stay.
     """
     return _retyped(path, folder, ir.DataType.DOUBLE)
-
-
-def rounded_anew(path: Path, folder: Path, seed: int = 0) -> Path:
-    """Write a copy of a float32 model into ``folder`` whose weights are off by one rounding at most; return its path.
-
-    What a float32 run returns is exact for weights about that far off (backward error), in whatever order it adds: the
-    copy shows how much of a difference rounding explains. Numbers that stand alone, and those that say sizes, stay.
-    """
-    model = _load(path)
-    generator = np.random.default_rng(seed)
-    for graph in _graphs(model):
-        for value in graph.initializers.values() if isinstance(graph, ir.Graph) else ():
-            tensor = value.const_value
-            if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size > 1 and not _says_sizes(value):
-                value.const_value = _Moved(tensor, int(generator.integers(1 << 32)))
-    return _saved(model, path, folder, "rounded")
-
-
-def _says_sizes(value: ir.Value) -> bool:
-    return _stays_float32(value) or any(use.node.op_type in ("Resize", "Upsample") for use in value.uses())
 
 
 def _retyped(path: Path, folder: Path, target: ir.DataType) -> Path:
@@ -209,19 +189,6 @@ class _Converted(_Derived):
     def _block(self, array: Array) -> Array:
         with np.errstate(over="ignore"):  # float64 weights beyond float32 become infinite in both models alike
             return array.astype(self.dtype.numpy())
-
-
-class _Moved(_Derived):
-    """A tensor whose elements are one rounding up, one down, or as they were."""
-
-    def __init__(self, tensor: ir.TensorProtocol, seed: int) -> None:
-        super().__init__(tensor, ir.DataType(tensor.dtype))
-        self._seed = seed
-
-    def _block(self, array: Array) -> Array:
-        steps = np.random.default_rng(self._seed).integers(-1, 2, array.shape, dtype=np.int8)
-        found: Array = array + array * (steps * np.finfo(array.dtype).eps).astype(array.dtype)
-        return found
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:

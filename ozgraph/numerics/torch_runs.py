@@ -88,15 +88,14 @@ def run(
     changed: Mapping[str, Tensor] | None = None,
     *,
     double: bool = True,
-    rounding: tuple[int, float] | None = None,
+    rounding: int | None = None,
 ) -> list[Any]:
     """The leaves of what a module returns in eval mode, with some of its tensors replaced; the module stays as it is.
 
     Args:
         changed: tensors by name, plain attributes of parts too; one that has several names is replaced under all.
         double: compute in float64.
-        rounding: (seed, epsilon): move every floating number of the module by that share of itself, up or down, or
-            leave it.
+        rounding: move every floating number of the module by one rounding of float64 at most, drawn with this seed.
     """
     held = tensors_of(module)
     by_tensor = {id(held_by): (changed or {})[name] for name, held_by in _named(module) if name in (changed or {})}
@@ -108,9 +107,8 @@ def run(
             # Buffers that a run writes to are written to a copy.
             copies[id(tensor)] = fresh.double() if wide else fresh.clone()
     if rounding is not None:
-        seed, epsilon = rounding
-        generator = torch.Generator().manual_seed(seed)
-        copies = {key: _rounded(tensor, generator, epsilon) for key, tensor in copies.items()}
+        generator = torch.Generator().manual_seed(rounding)
+        copies = {key: _rounded(tensor, generator) for key, tensor in copies.items()}
     tensors = {name: copies[id(tensor)] for name, tensor in _named(module)}
     args, kwargs = pytree.tree_map_only(Tensor, _input_double if double else torch.clone, inputs)
     plain = {name: tensor for name, tensor in (changed or {}).items() if name not in held}
@@ -148,12 +146,12 @@ def _precision(tensors: Mapping[str, Tensor]) -> torch.dtype:
     return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
 
 
-def _rounded(tensor: Tensor, generator: torch.Generator, epsilon: float) -> Tensor:
-    """A float64 tensor whose elements moved by ``epsilon`` of themselves, up, down or not at all."""
+def _rounded(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """A float64 tensor whose elements moved by one unit in the last place, up, down or not at all."""
     if tensor.dtype is not torch.float64:
         return tensor
     steps = torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor)
-    return tensor + tensor * steps * epsilon
+    return tensor + tensor * steps * torch.finfo(torch.float64).eps
 
 
 def _input_double(tensor: Tensor) -> Tensor:
