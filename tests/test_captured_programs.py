@@ -95,6 +95,25 @@ def test_integers_are_moved_where_others_do_not_fit() -> None:
     assert not result.state.given_back and result.to_module().second.weight.shape[1] == 8
 
 
+class Repeating(nn.Module):
+    """Says how long the result of a repetition is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(torch.relu(self.first(x)).repeat_interleave(2, 1, output_size=32))
+        return found
+
+
+def test_a_repetition_to_a_size_becomes_shorter() -> None:
+    torch.manual_seed(0)
+    result = ozgraph.prune(ozgraph.capture(Repeating(), (torch.randn(2, 4),)), target=ozgraph.Target(groups=0.5))
+    smaller = result.to_module()
+    assert not result.state.given_back and smaller.second.weight.shape[1] == 2 * smaller.first.weight.shape[0] < 32
+
+
 class Mapped(nn.Module):
     """A mask made by ``vmap``, whose levels stand in the program without results."""
 

@@ -124,7 +124,6 @@ CALLS: dict[str, Call] = {
     "repeat": (lambda x: x.repeat(2, 1, 3), ((2, 4),)),
     "tile": (lambda x: x.tile(3), ((2, 4),)),
     "repeat_interleave": (lambda x: x.repeat_interleave(3, 1), ((2, 4),)),
-    "repeat_interleave to a size": (lambda x: x.repeat_interleave(3, 1, output_size=12), ((2, 4),)),
     "pad": (lambda x: F.pad(x, (1, 2, 0, 1)), ((2, 3, 4),)),
     "reflection pad": (lambda x: F.pad(x, (1, 2), mode="reflect"), ((2, 3, 4),)),
     "replication pad": (lambda x: F.pad(x, (1, 2), mode="replicate"), ((2, 3, 4),)),
