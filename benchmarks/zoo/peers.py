@@ -62,12 +62,12 @@ def _torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
             )  # fmt: skip
         found["stage"] = "prune"
         names = {part: name for name, part in module.named_modules()}
-        size = sum(parameter.numel() for parameter in module.parameters())
+        size = _numbers(module)
         with clock("peer prune"):
             for group in pruner.step(interactive=True):
                 _zero(zeroed, group, names)
                 group.prune()
-        left = sum(parameter.numel() for parameter in module.parameters())
+        left = _numbers(module)
         found["parameters"], found["parameters after"] = size, left
         found["stage"] = "run pruned"
         after = _results(module, made, double=False)
@@ -86,13 +86,13 @@ def _torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
 
 
 def _prunable(made: Made, clock: Any) -> int:
-    """Parameters that are gone when Torch-Pruning cuts every group that it lets itself cut to one channel."""
+    """Numbers that are gone when Torch-Pruning cuts every group that it lets itself cut to one channel."""
     import torch_pruning as tp
 
     module = made.module.requires_grad_(True)
     example: Any = made.kwargs if made.kwargs else made.args
     ignored = _output_layers(module, made, _results(module, made, double=False))
-    size = sum(parameter.numel() for parameter in module.parameters())
+    size = _numbers(module)
     with clock("peer share"):
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, forward_fn=_forward)
         for group in list(graph.get_all_groups(ignored_layers=ignored)):
@@ -101,7 +101,14 @@ def _prunable(made: Made, clock: Any) -> int:
             again = graph.get_pruning_group(root, function, list(range(1, width or 1)))
             if width and width > 1 and graph.check_pruning_group(again):
                 again.prune()
-    return size - sum(parameter.numel() for parameter in module.parameters())
+    return size - _numbers(module)
+
+
+def _numbers(module: nn.Module) -> int:
+    """Parameters and the statistics of norms, as ozgraph counts: a file holds both as weights."""
+    statistics = (getattr(part, name, None) for part in module.modules() for name in ("running_mean", "running_var"))
+    tensors = [*module.parameters(), *(tensor for tensor in statistics if isinstance(tensor, Tensor))]
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def _forward(module: nn.Module, example: Any) -> Any:

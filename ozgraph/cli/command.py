@@ -110,7 +110,6 @@ def _read(ctx: click.Context, param: click.Parameter, value: str | None) -> None
         return
     from ozgraph.cli import config
 
-    assert isinstance(ctx.command, Command)
     ctx.default_map = config.defaults(value, ctx.command, ctx)
 
 

@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,9 +19,6 @@ from ozgraph.cli.flags import flag_of
 from ozgraph.cli.options import BareOption, Parsed
 from ozgraph.errors import UsageError
 from ozgraph.suggestions import hint
-
-if TYPE_CHECKING:
-    from ozgraph.cli.command import Command
 
 _NO_SETTINGS = {"config", "print_config", "help"}
 
@@ -37,7 +34,7 @@ def keys(command: click.Command) -> dict[str, click.Parameter]:
     return found
 
 
-def defaults(path: str, command: Command, context: click.Context) -> dict[str, Any]:
+def defaults(path: str, command: click.Command, context: click.Context) -> dict[str, Any]:
     """What the file says of one command, by the names of the command's parameters.
 
     Raises:
@@ -62,7 +59,7 @@ def defaults(path: str, command: Command, context: click.Context) -> dict[str, A
     return found
 
 
-def spelled(command: Command, values: Mapping[str, Any]) -> str:
+def spelled(command: click.Command, values: Mapping[str, Any]) -> str:
     """Values of a command's parameters as a file that :func:`defaults` reads; those not set are comments."""
     lines = [f"# Settings of: ozgraph {command.name} --config FILE.toml", f"[{command.name}]"]
     for key, param in keys(command).items():

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from ozgraph.frontends import graph_protos
+
 DOMAIN = "ai.onnx.ml"
 """Its operators alone make or read dictionaries."""
 
@@ -55,18 +57,11 @@ def _infos(proto: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     """What may be a dictionary."""
     if all(entry.domain != DOMAIN for entry in proto.opset_import):
         return
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
-    while pending:
-        part = pending.pop()
+    for part in graph_protos.parts(proto):
         yield from part.value_info
         if isinstance(part, onnx.GraphProto):
             yield from part.input
             yield from part.output
-        for node in part.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
 
 
 def _is_dictionary(type_: onnx.TypeProto) -> bool:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir as ir
 
+from ozgraph.frontends import graph_protos
+
 IsSmall = Callable[[ir.TensorProtocol], bool]
 Declare = Callable[[ir.TensorProtocol], str]
 """Announces a weight outside; returns the name that it has there."""
@@ -77,11 +79,10 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
 def _body_protos(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The same, in the same order."""
     found: list[onnx.GraphProto] = []
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            found.append(graph)
-            for inner in graph.node:
-                found += _body_protos(inner)
+    for graph in graph_protos.bodies(node):
+        found.append(graph)
+        for inner in graph.node:
+            found += _body_protos(inner)
     return found
 
 

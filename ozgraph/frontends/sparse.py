@@ -6,7 +6,6 @@ ozgraph writes is dense.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.errors import ModelError
-from ozgraph.frontends import dictionaries, safety
+from ozgraph.frontends import dictionaries, graph_protos, safety
 from ozgraph.graph import Array
 
 LARGEST = 1 << 30
@@ -73,24 +72,8 @@ def present(proto: onnx.ModelProto) -> bool:
                 if any(_is_sparse(attribute) for attribute in node.attribute):
                     return True
             elif node.op_type in _WITH_BODIES or node.domain:
-                for attribute in node.attribute:
-                    if attribute.HasField("g"):
-                        pending.append(attribute.g)
-                    pending.extend(attribute.graphs)
+                pending.extend(graph_protos.bodies(node))
     return False
-
-
-def _parts(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """The graph, functions, and the bodies inside them."""
-    pending: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
-    while pending:
-        part = pending.pop()
-        yield part
-        for node in part.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
 
 
 def _is_sparse(attribute: onnx.AttributeProto) -> bool:
@@ -111,7 +94,7 @@ def _taken_out(proto: onnx.ModelProto, where: str) -> list[onnx.SparseTensorProt
         target.external_data.add(key="location", value=f"{_STAND_IN}{len(found)}")
         found.append(kept)
 
-    for part in _parts(proto):
+    for part in graph_protos.parts(proto):
         if isinstance(part, onnx.GraphProto):
             for tensor in part.sparse_initializer:
                 stand_in(tensor, tensor.values.name, part.initializer.add())
