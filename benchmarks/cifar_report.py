@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cifar_rows import METHODS, TABLES, Row, Table
@@ -66,7 +66,7 @@ def _of(row: Row, lines: Sequence[Line]) -> list[Line]:
 
 
 def _figures(row: Row, lines: Sequence[Line]) -> list[str]:
-    method = METHODS[row.method] + (", scores per family" if row.options.get("per") == "family" else "")
+    method = ", ".join([METHODS[row.method], *_said(row.options)])
     first = [f"`{row.name}`", method, f"{row.rate:g}"]
     if not lines:
         return [*first, "", "", "not measured", "", ""]
@@ -80,6 +80,16 @@ def _figures(row: Row, lines: Sequence[Line]) -> list[str]:
         accuracy += f" ({', '.join(f'{each:.2f}' for each in accuracies)})"
     minutes = statistics.fmean(line["seconds"] for line in lines) / 60
     return [*first, *kept.values(), accuracy, ", ".join(str(line["seed"]) for line in lines), f"{minutes:.0f}"]
+
+
+def _said(options: Mapping[str, Any]) -> Iterator[str]:
+    """What a method's options are, in words."""
+    if "end" in options:
+        yield f"between {options['start']:.0%} and {options['end']:.0%} of the run"
+    if options.get("per") == "family":
+        yield "scores per family"
+    if options.get("average"):
+        yield f"averaged over the {options['score_from']} steps before each period"
 
 
 def _verdict(row: Row, lines: Sequence[Line]) -> str:

@@ -115,8 +115,10 @@ def find_groups(
     run(analysis(rescale=rescale), state)
     weights = state.graph.origin.weights
 
-    def said(value: Value) -> Tensor:
+    def said(value: Value) -> Tensor | None:
         weight = weights[value]
+        if weight.kind == "constant":
+            return None
         return Tensor(value.shape or (), weight.kind == "parameter", weight.names[1:])
 
     return groups_of(state, said).bind(state.graph.origin.module)

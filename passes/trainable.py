@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,22 +27,25 @@ from ozgraph.passes.select import is_partial
 from ozgraph.passes.state import State
 from ozgraph.passes.summary import why_inactive
 
-Named = Callable[[Value], Tensor]
+Named = Callable[[Value], Tensor | None]
 
 
 def groups_of(state: State, tensor: Named | None = None) -> Groups:
     """The families of an analysed model, with no graph in them.
 
     Args:
-        tensor: what to say of a weight; by default all of them are trainable.
+        tensor: what to say of a weight, None of one that training cannot reach: no slot goes whose zero it would have
+            to hold. By default all of them are trainable.
     """
     assert state.cost is not None
     said = tensor if tensor is not None else _plain
     roles = Roles(state)
     keep = _keep_one(state)
-    families = tuple(_family(state, family, roles, keep.get(family, {})) for family in state.families)
     occupied = dict.fromkeys(value for family in state.families for value, _ in family.slices)
-    return Groups(state.graph.name, families, {value.name: said(value) for value in occupied}, _cost(state))
+    tensors = {value.name: said(value) for value in occupied}
+    families = (_family(state, family, roles, keep.get(family, {})) for family in state.families)
+    reachable = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return Groups(state.graph.name, tuple(_within(reachable, f) for f in families), reachable, _cost(state))
 
 
 def _plain(value: Value) -> Tensor:
@@ -66,6 +70,16 @@ def _family(state: State, family: Family, roles: Roles, keep: Iterable[tuple[int
         ),
         tuple(keep),
     )
+
+
+def _within(reachable: Container[str], family: FamilyGroups) -> FamilyGroups:
+    """The family without the tensors that training cannot reach; where one would have to be zero, all slots stay."""
+    beyond = next((each.tensor for each in family.zeroed if each.tensor not in reachable), None)
+    family = replace(family, occurrences=tuple(each for each in family.occurrences if each.tensor in reachable))
+    if beyond is None:
+        return family
+    why = f"{beyond!r} is neither a parameter nor a buffer; register it as a buffer"
+    return replace(family, held=tuple(range(family.size)), active=False, inactive=why)
 
 
 def _occurrences(state: State, family: Family, value: Value, axis: int, role: str) -> Iterable[Occurrence]:
