@@ -120,7 +120,8 @@ def pruner(row: Row, module: nn.Module, optimizer: torch.optim.Optimizer, exampl
     compactor = ozgraph.Compactor(module, example, dynamic_shapes=sizes, into="either")
     chosen: dict[str, Any] = {"target": Target(**row.removes), "steps": steps, "compactor": compactor, **row.options}
     if row.method in ("hesso", "cric"):
-        saliency = replace(HESSO_MIX, per=chosen.pop("per", "network"))
+        mix = {key: chosen.pop(key) for key in ("per", "weights") if key in chosen}
+        saliency = replace(HESSO_MIX, **mix)
         if row.method == "cric":
             return HESSOCRIC(optimizer, groups, saliency=saliency, **chosen)
         return HESSO(optimizer, groups, saliency=saliency, cut="end", **chosen)

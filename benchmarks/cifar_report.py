@@ -86,6 +86,8 @@ def _said(options: Mapping[str, Any]) -> Iterator[str]:
     """What a method's options are, in words."""
     if "end" in options:
         yield f"between {options['start']:.0%} and {options['end']:.0%} of the run"
+    if "weights" in options:
+        yield "scored by " + " and ".join(f"{name} x {weight:g}" for name, weight in options["weights"].items())
     if options.get("per") == "family":
         yield "scores per family"
     if options.get("average"):

@@ -28,7 +28,7 @@ class Row:
         removes: what goes, as :class:`ozgraph.Target` takes it; empty for the dense network.
         same_macs_as: of thin networks: the row whose measured MACs it gets, seed by seed; else the target's.
         pretrained: starts from the weights that ``--pretrained`` names.
-        options: further arguments of the pruner; ``per`` is that of its :class:`ozgraph.runtime.Mix`.
+        options: further arguments of the pruner; ``per`` and ``weights`` are those of its :class:`ozgraph.runtime.Mix`.
         aim: last-epoch accuracy in per cent that the mean over the seeds should pass.
     """
 
@@ -126,8 +126,15 @@ def _pretrained_resnet20(prefix: str, epochs: int, batch: int, rate: float, thin
     )
 
 
-_RESNET20 = _pretrained_resnet20("resnet20", 8, 128, 0.05, 0.1)[0]
-_EARLY = {"start": 0.01, "end": 0.15, "per": "family", "average": 0.8, "score_from": 20}
+_RESNET20 = _pretrained_resnet20("resnet20", 8, 128, 0.05, 0.1)
+_EARLY = {
+    "start": 0.01,
+    "end": 0.15,
+    "weights": {"magnitude": 0.5, "snip": 0.5},
+    "per": "family",
+    "average": 0.8,
+    "score_from": 20,
+}
 
 
 def _one_cycle(prefix: str, net: str, epochs: int, removed: float, first: float, **more: Any) -> tuple[Row, ...]:
@@ -176,10 +183,7 @@ TABLES = (
         "ResNet-20 from pretrained weights, half of the MACs removed, eight epochs",
         "From 91.73 %.",
         "cpu",
-        (
-            *_pretrained_resnet20("resnet20", 8, 128, 0.05, 0.1),
-            replace(_RESNET20, name="resnet20-hesso-early", options=_EARLY),
-        ),
+        (*_RESNET20, replace(_RESNET20[0], name="resnet20-hesso-early", options=_EARLY)),
     ),
     Table(
         "ResNet-56 from scratch, half of the MACs removed in one cycle",
