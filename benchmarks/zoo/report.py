@@ -153,14 +153,18 @@ def _peer_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[
         )  # fmt: skip
 
 
-_SHARE_HEAD = ("library", "both prune", "ozgraph, median", "theirs, median", "ours at least theirs", "where it is less")
+_SHARE_HEAD = (
+    "library", "both prune", "ozgraph, median", "theirs, median", "ours at least theirs",
+    "where theirs is equal",
+    "where it is less",
+)  # fmt: skip
 
 
 def _share_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[str, ...]]:
     """Prunable shares where both prune: theirs is of what runs, right or not."""
     for library in dict.fromkeys(line["source"] for line in peers):
         pairs = [
-            (share, line["prunable"] / max(line["parameters"], 1), line["model"])
+            (share, line["prunable"] / max(line["parameters"], 1), line)
             for line in peers
             if line["source"] == library
             and "prunable" in line
@@ -168,11 +172,17 @@ def _share_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple
             and lines.succeeded(mine)
             and (share := prunable(mine)) is not None
         ]
-        less = sorted((mine - theirs, name) for mine, theirs, name in pairs if mine < theirs - 5e-4)
+        less = sorted(
+            (mine - theirs, str(line["model"]), bool(line.get("equal")))
+            for mine, theirs, line in pairs
+            if mine < theirs - 5e-4
+        )
+        right = sum(bool(line.get("equal")) for _, _, line in pairs)
         yield (
             library, str(len(pairs)), _percent(_median(mine for mine, _, _ in pairs)),
             _percent(_median(theirs for _, theirs, _ in pairs)), _of(len(pairs) - len(less), len(pairs)),
-            ", ".join(f"{name} ({by:+.1%})" for by, name in less[:8]),
+            _of(right - sum(equal for _, _, equal in less), right),
+            ", ".join(f"{name} ({by:+.1%}{'' if equal else ', theirs not equal'})" for by, name, equal in less[:8]),
         )  # fmt: skip
 
 
