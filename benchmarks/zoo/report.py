@@ -155,8 +155,7 @@ def _peer_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[
 
 _SHARE_HEAD = (
     "library", "both prune", "ozgraph, median", "theirs, median", "ours at least theirs",
-    "where theirs is equal",
-    "where it is less",
+    "where theirs is equal", "where it is less",
 )  # fmt: skip
 
 
