@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import dynamic, dynamic_bodies, safety, sampling, sparse
+from ozgraph.frontends import computed_weights, dynamic, dynamic_bodies, safety, sampling, sparse
 from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.layer_norm import Ranks, fuse_layer_norms
@@ -55,6 +55,10 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         fuse_layer_norms(model, Ranks(model))
     with translated(where, "reading its weights"):
         files = _check_weights(model, where)
+        computed = computed_weights.trees(model.graph)
+        if computed:
+            unchanged = unchanged or model.clone()
+            computed_weights.fold(model, computed)
     with translated(where, "analysing it"):
         skeleton = Skeleton(model)
         _check_nodes(skeleton, where)

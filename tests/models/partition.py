@@ -42,10 +42,14 @@ def partition(state: State, names: Mapping[str, str]) -> set[frozenset[Place]]:
 
 
 def names_of(module: Any) -> dict[str, str]:
-    """Every name of every parameter and buffer of a module -> the first name of the same tensor."""
+    """Every name of every parameter and buffer of a module -> the first name of the same tensor.
+
+    What a file computes from a weight is cut where that weight would be.
+    """
     first: dict[int, str] = {}
     named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
-    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in named}
+    return names | {f"{name}.computed": called for name, called in names.items()}
 
 
 def difference(left: set[frozenset[Place]], right: set[frozenset[Place]]) -> str:
