@@ -127,14 +127,13 @@ def _pretrained_resnet20(prefix: str, epochs: int, batch: int, rate: float, thin
 
 
 _RESNET20 = _pretrained_resnet20("resnet20", 8, 128, 0.05, 0.1)
-_EARLY = {
-    "start": 0.01,
-    "end": 0.15,
-    "weights": {"magnitude": 0.5, "snip": 0.5},
-    "per": "family",
-    "average": 0.8,
-    "score_from": 20,
-}
+_BY_LOSS = {"weights": {"magnitude": 0.5, "snip": 0.5}, "per": "family"}
+_HESSO_EARLY = {"start": 0.01, "end": 0.15, "average": 0.8, "score_from": 20, **_BY_LOSS}
+_CRIC_EARLY = {"start": 0.01, "cycle_steps": 0.01, "cycles": 6, "leave_steps": 0.05, **_BY_LOSS}
+_EARLY = (
+    replace(_RESNET20[0], name="resnet20-hesso-early", options=_HESSO_EARLY),
+    replace(_RESNET20[0], name="resnet20-cric-early", method="cric", options=_CRIC_EARLY),
+)
 
 
 def _one_cycle(prefix: str, net: str, epochs: int, removed: float, first: float, **more: Any) -> tuple[Row, ...]:
@@ -187,7 +186,7 @@ TABLES = (
         "from the start, and scores by two that keep the loss on training images low right after the cut "
         "([one run](../benchmarks/results/saliency_cpu.txt) of `python benchmarks/saliency.py`).",
         "cpu",
-        (*_RESNET20, replace(_RESNET20[0], name="resnet20-hesso-early", options=_EARLY)),
+        (*(row for row in _RESNET20 if row.name != "resnet20-cric-family"), *_EARLY),
     ),
     Table(
         "ResNet-56 from scratch, half of the MACs removed in one cycle",
