@@ -140,3 +140,27 @@ def test_a_computed_weight_that_the_model_returns_stays_computed() -> None:
     graph = ozgraph.load(made)
     assert [value.name for value in graph.outputs] == ["y", "weight1"]
     assert sum(op.type == "Div" for op in graph.ops) == 1
+
+
+LATENTS = """<ir_version: 9, opset_import: ["" : 18]>
+agraph (float[2, 5, 6] x) => (float[2, 5, 3] y)
+{
+    normed = LayerNormalization<axis = -1>(latents, gain)
+    query = MatMul(normed, wq)
+    keys = MatMul(x, wk)
+    turned = Transpose<perm = [1, 0]>(query)
+    y = MatMul(keys, turned)
+}"""
+
+
+def test_what_stands_for_data_is_not_taken_for_a_weight() -> None:
+    """Learned queries go through layers of their own, which prune as layers do."""
+    made = onnx.parser.parse_model(LATENTS)
+    generator = np.random.default_rng(0)
+    for name, shape in {"latents": (3, 6), "gain": (6,), "wq": (6, 8), "wk": (6, 8)}.items():
+        made.graph.initializer.append(
+            onnx.numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+        )
+    graph = ozgraph.load(made)
+    assert [op.type for op in graph.ops].count("LayerNormalization") == 1
+    assert [op.type for op in graph.ops].count("MatMul") == 3

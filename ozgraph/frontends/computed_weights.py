@@ -40,7 +40,9 @@ _COUNTING_ZEROS = frozenset(
 """What gives something else when a slot at zero is left out."""
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""What multiplies data by weights."""
+"""What multiplies data by a weight, its second input. Where the first is computed from weights, it stands for data."""
+
+_WEIGHT = 1
 
 _BY_CHANCE = frozenset(
     {
@@ -92,16 +94,16 @@ def trees(graph: ir.Graph) -> list[Tree]:
         for node in graph
         if node in looked
         for value in node.outputs
-        if not value.is_graph_output() and any(_is_layer(use.node, fixed) for use in value.uses())
+        if not value.is_graph_output() and any(_is_layer(use.node) and use.idx == _WEIGHT for use in value.uses())
     ]
 
 
-def _is_layer(node: ir.Node, fixed: set[ir.Node]) -> bool:
-    return node not in fixed and node.op_type in _LAYERS and node.domain in ("", "ai.onnx")
+def _is_layer(node: ir.Node) -> bool:
+    return node.op_type in _LAYERS and node.domain in ("", "ai.onnx")
 
 
 def _is_fixed(node: ir.Node, fixed: set[ir.Node]) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type in _BY_CHANCE or not node.inputs:
+    if node.domain not in ("", "ai.onnx") or node.op_type in _BY_CHANCE or _is_layer(node) or not node.inputs:
         return False
     if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in _said(node)):
         return False
