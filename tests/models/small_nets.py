@@ -196,6 +196,31 @@ class Standardised(nn.Module):
         return self.head(F.relu(self.norm(x)).amax((2, 3)))
 
 
+class Unbiased(nn.Conv2d):
+    """A convolution whose weights lose mean and scale at every run, by the batch norm of the weight itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=1e-5).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+class StandardisedByBatchNorm(nn.Module):
+    """Convolutions of standardised weights, one of them around a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Unbiased(3, 8, 3, padding=1)
+        self.block = Unbiased(8, 8, 3, padding=1, bias=False)
+        self.last = Unbiased(8, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.block(x))
+        return self.head(F.relu(self.last(x)).amax((2, 3)))
+
+
 class Gated(nn.Module):
     """A mixture whose experts are one weight with an axis for the expert, chosen softly."""
 
@@ -258,6 +283,7 @@ SMALL: dict[str, Callable[[], Any]] = {
     "waves": lambda: _made(Waves, _numbers(2, 2, 9)),
     "up_scaler": lambda: _made(UpScaler, _numbers(*_IMAGE)),
     "standardised": lambda: _made(Standardised, _numbers(*_IMAGE)),
+    "standardised_by_batch_norm": lambda: _made(StandardisedByBatchNorm, _numbers(*_IMAGE)),
     "gated": lambda: _made(Gated, _numbers(4, 6)),
     "channels": lambda: _made(Channels, _numbers(*_IMAGE)),
 }

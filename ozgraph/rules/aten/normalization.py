@@ -23,6 +23,9 @@ from ozgraph.rules.rule import Describe, Edit, Reduction, Rule, Spec, from_patte
 
 _ONE: Slots = np.array([1.0])
 
+_BATCH_NORM = parse("n c *s, c, c, c, c -> n c *s")
+_CHANNELS = 1
+
 
 def _state(op: Op, states: Sequence[Slots | None], position: int, otherwise: Slots = UNKNOWN) -> Slots:
     """The state of an operand; ``otherwise`` where it is left out."""
@@ -32,16 +35,45 @@ def _state(op: Op, states: Sequence[Slots | None], position: int, otherwise: Slo
     return UNKNOWN if state is None else state
 
 
+class _Steps:
+    """A chain of new operators; every method enters one and gives the name of its result."""
+
+    def __init__(self, edit: Edit) -> None:
+        self._edit = edit
+        self.ops: list[NewOp] = []
+
+    def __call__(self, type_: str, *operands: str, **attributes: Any) -> str:
+        name = self._edit.rename(f"step{len(self.ops)}")
+        self.ops.append(NewOp(type_, operands, (name,), attributes, "aten"))
+        return name
+
+    def standardised(self, x: str, axes: list[int], share: float, epsilon: float) -> str:
+        """(x - mean) / deviation over axes of which a share is left, where the lost positions were zero.
+
+        Of n positions m stay: mu = mean over kept * m / n, and
+        var = mean over kept (x - mu)^2 * m / n + (1 - m / n) mu^2.
+        """
+        mu = self("mul.Scalar", self("mean.dim", x, dim=axes, keepdim=True), other=share)
+        centred = self("sub.Tensor", x, mu)
+        spread = self("mean.dim", self("mul.Tensor", centred, centred), dim=axes, keepdim=True)
+        lost = self("mul.Scalar", self("mul.Tensor", mu, mu), other=1 - share)
+        variance = self("add.Tensor", self("mul.Scalar", spread, other=share), lost)
+        return self("div.Tensor", centred, self("sqrt", self("add.Scalar", variance, other=epsilon)))
+
+    def finish(self, last: str, result: Value | None) -> None:
+        assert result is not None
+        self._edit.replace(*self.ops, NewOp("alias", (last,), (result.name,), {}, "aten"))
+
+
 def _batch_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    """As in ONNX; with the statistics of the batch, what is constant becomes beta, and so does gamma zero."""
+    """As in ONNX; with the statistics of the batch, a channel that is constant becomes beta, and so does gamma zero."""
     x, gamma, beta = _state(op, states, 0), _state(op, states, 1, _ONE), _state(op, states, 2, ZERO)
     if op.attributes.get("training", False):
+        if axis != _CHANNELS:
+            return np.full(x.shape, np.nan)
         return np.where(~np.isnan(x) | (gamma == 0), beta, np.nan)
     mean, variance = _state(op, states, 3), _state(op, states, 4)
     return batch_normalized(op, (x, gamma, beta, mean, variance), float(op.attributes["eps"]))
-
-
-_BATCH_NORM = parse("n c *s, c, c, c, c -> n c *s")
 
 
 def _batch(op: Op) -> Spec:
@@ -49,13 +81,42 @@ def _batch(op: Op) -> Spec:
     spec = from_pattern(_BATCH_NORM, op)
     if not op.attributes.get("training", False):
         return spec
-    over = {axis.name: POSITIONS for axis in spec.operands[0] or () if isinstance(axis, Letter) and axis.name != "c"}
-    return replace(spec, frozen=over)
+    return replace(spec, frozen={"n": POSITIONS}, reduced=dict.fromkeys(_positions(op), Reduction.NORM))
+
+
+def _positions(op: Op) -> list[str]:
+    """The letters of the axes behind the channels."""
+    axes = from_pattern(_BATCH_NORM, op).operands[0] or ()
+    return [axis.name for axis in axes[_CHANNELS + 1 :] if isinstance(axis, Letter)]
+
+
+def _batch_norm_keeps_its_statistics(edit: Edit) -> None:
+    """Statistics of the batch over fewer positions are written out, the lost ones counted as in a group norm."""
+    op, source = edit.op, source_of(edit.op)
+    if not op.attributes.get("training", False):
+        return
+    share = float(np.prod([edit.kept(letter).mean() for letter in _positions(op)]))
+    if share == 1:
+        return
+    step, rank = _Steps(edit), source.rank
+    axes = [axis for axis in range(rank) if axis != _CHANNELS]
+    last = step.standardised(source.name, axes, share, float(op.attributes["eps"]))
+    for type_, operand in (("mul.Tensor", op.input(1)), ("add.Tensor", op.input(2))):
+        if operand is not None:
+            sizes = [edit.shape(operand)[0], *([1] * (rank - 2))]
+            last = step(type_, last, step("unflatten.int", operand.name, dim=0, sizes=sizes))
+    step.finish(last, op.outputs[0])
 
 
 register(
     "aten.batch_norm",
-    Rule(_batch, _batch_norm, statistics=frozenset({3, 4}), text="n c *s, c, c, c, c -> n c *s"),
+    Rule(
+        _batch,
+        _batch_norm,
+        rewrite=_batch_norm_keeps_its_statistics,
+        statistics=frozenset({3, 4}),
+        text="n c *s, c, c, c, c -> n c *s",
+    ),
 )
 
 
@@ -137,39 +198,15 @@ def _rms_keeps_its_statistics(edit: Edit) -> None:
     )
 
 
-class _Steps:
-    """A chain of new operators; every method enters one and gives the name of its result."""
-
-    def __init__(self, edit: Edit) -> None:
-        self._edit = edit
-        self.ops: list[NewOp] = []
-
-    def __call__(self, type_: str, *operands: str, **attributes: Any) -> str:
-        name = self._edit.rename(f"step{len(self.ops)}")
-        self.ops.append(NewOp(type_, operands, (name,), attributes, "aten"))
-        return name
-
-    def finish(self, last: str, result: Value | None) -> None:
-        assert result is not None
-        self._edit.replace(*self.ops, NewOp("alias", (last,), (result.name,), {}, "aten"))
-
-
 def _layer_norm_keeps_its_statistics(edit: Edit) -> None:
-    """N slots became m and the others are zero: mu = sum / n, and each lost slot adds mu^2 to the variance's sum."""
+    """N slots became m and the others are zero: the norm is written out, the lost ones counted."""
     op, source = edit.op, source_of(edit.op)
     _, before_count, after_count = _shrinkage(edit)
     if before_count == after_count:
         return
     step = _Steps(edit)
     axes = list(range(_normalized(op), source.rank))
-    total = step("sum.dim_IntList", source.name, dim=axes, keepdim=True)
-    mu = step("mul.Scalar", total, other=1 / before_count)
-    centred = step("sub.Tensor", source.name, mu)
-    squares = step("sum.dim_IntList", step("mul.Tensor", centred, centred), dim=axes, keepdim=True)
-    lost = step("mul.Scalar", step("mul.Tensor", mu, mu), other=float(before_count - after_count))
-    variance = step("mul.Scalar", step("add.Tensor", squares, lost), other=1 / before_count)
-    deviation = step("sqrt", step("add.Scalar", variance, other=float(op.attributes["eps"])))
-    last = step("div.Tensor", centred, deviation)
+    last = step.standardised(source.name, axes, after_count / before_count, float(op.attributes["eps"]))
     for type_, operand in (("mul.Tensor", op.input(1)), ("add.Tensor", op.input(2))):
         if operand is not None:
             last = step(type_, last, operand.name)
@@ -215,8 +252,7 @@ def _group_norm_slots(op: Op, states: Sequence[Slots | None], result: int, axis:
 def _group_norm_keeps_its_statistics(edit: Edit) -> None:
     """Fewer groups are fewer groups; fewer channels in a group are written out, the lost ones counted.
 
-    Of a group's n elements m stay and the others are zero: mu = mean over kept * m / n, and
-    var = mean over kept (x - mu)^2 * m / n + (1 - m / n) mu^2. The share m / n is that of the channels alone.
+    The share that is left of a group's elements is that of its channels alone.
     """
     op, source = edit.op, source_of(edit.op)
     groups, channels = int(edit.kept("g").sum()), edit.kept("c")
@@ -228,13 +264,8 @@ def _group_norm_keeps_its_statistics(edit: Edit) -> None:
     step = _Steps(edit)
     axes = list(range(2, rank + 1))
     grouped = step("unflatten.int", source.name, dim=1, sizes=[groups, left])
-    mu = step("mul.Scalar", step("mean.dim", grouped, dim=axes, keepdim=True), other=share)
-    centred = step("sub.Tensor", grouped, mu)
-    spread = step("mean.dim", step("mul.Tensor", centred, centred), dim=axes, keepdim=True)
-    lost = step("mul.Scalar", step("mul.Tensor", mu, mu), other=1 - share)
-    variance = step("add.Tensor", step("mul.Scalar", spread, other=share), lost)
-    deviation = step("sqrt", step("add.Scalar", variance, other=float(op.attributes["eps"])))
-    last = step("flatten.using_ints", step("div.Tensor", centred, deviation), start_dim=1, end_dim=2)
+    standardised = step.standardised(grouped, axes, share, float(op.attributes["eps"]))
+    last = step("flatten.using_ints", standardised, start_dim=1, end_dim=2)
     for type_, operand in (("mul.Tensor", op.input(1)), ("add.Tensor", op.input(2))):
         if operand is not None:
             beside = step("unflatten.int", operand.name, dim=0, sizes=[groups * left, *([1] * (rank - 2))])
