@@ -184,7 +184,8 @@ TABLES = (
         "it; CRIC, which starts from the same scores, corrects most of it. Per family, what is left to do is to choose "
         "better and sooner: `hesso-early` has the small network before a sixth of the run is over, as one-shot has it "
         "from the start, and scores by two that keep the loss on training images low right after the cut "
-        "([one run](../benchmarks/results/saliency_cpu.txt) of `python benchmarks/saliency.py`).",
+        "([one run](../benchmarks/results/saliency_cpu.txt) of `python benchmarks/saliency.py`). With these scores "
+        "CRIC has little left to correct, and ends a little below: what it trains in its cycles is undone.",
         "cpu",
         (*(row for row in _RESNET20 if row.name != "resnet20-cric-family"), *_EARLY),
     ),
