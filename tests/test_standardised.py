@@ -21,15 +21,15 @@ class Net(nn.Module):
     def __init__(self, *, gain: bool, shift: bool, rank: int = 3) -> None:
         super().__init__()
         self.rank = rank
-        self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.conv = nn.Conv2d(8, 6, 3, padding=1)
+        self.stem = nn.Conv2d(3, 7, 3, padding=1)  # of seven, what goes and what stays differ
+        self.conv = nn.Conv2d(7, 6, 3, padding=1)
         self.gain = nn.Parameter(torch.rand(6) + 0.5) if gain else None
         self.shift = nn.Parameter(torch.randn(6)) if shift else None
         self.head = nn.Conv2d(6, 4, 1)
 
     def forward(self, x):
         x = F.relu(self.stem(x))
-        rows = self.conv.weight.reshape((1, 6, -1) if self.rank == 3 else (1, 6, 8, 9))
+        rows = self.conv.weight.reshape((1, 6, -1) if self.rank == 3 else (1, 6, 7, 9))
         weight = F.batch_norm(rows, None, None, self.gain, self.shift, training=True, momentum=0.0, eps=1e-5)
         return self.head(F.relu(F.conv2d(x, weight.reshape_as(self.conv.weight), self.conv.bias, padding=1)))
 
@@ -44,7 +44,7 @@ def test_input_channels_of_a_standardised_convolution_go(gain: bool, shift: bool
     assert families == {"stem.weight": "rescaled", "conv.weight": "exact"}
     result = ozgraph.prune(graph, target=NOTHING, passes=[HalfOfEveryFamily(everything=True)], rescale=True)
     assert not result.report.frozen_by_verification
-    assert result.report.removed_slots == 4 + 3
+    assert result.report.removed_slots == 3 + 3
     assert result.report.max_relative_error < 1e-12
 
 

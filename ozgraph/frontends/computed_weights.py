@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -57,7 +59,7 @@ _BY_CHANCE = frozenset(
 )
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
-"""In half precision the elements would be rounded otherwise than onnxruntime does."""
+"""In half precision the elements would be rounded otherwise than by whatever runs the model."""
 
 _SMALL = 64
 """Weights with no more elements may be sizes that the shape of the result follows from."""
@@ -172,16 +174,14 @@ def _size(leaf: ir.Value) -> int:
 
 def _name(tree: Tree, value: ir.Value, taken: set[str]) -> str:
     """After the weight of that shape that it is made of, if there is one; never its very name, for they differ."""
-    for leaf in tree.leaves:
-        tensor = leaf.const_value
-        name = f"{leaf.name}.computed"
-        if tensor is not None and leaf.name and name not in taken and tensor.shape == value.shape:
-            return name
-    return value.name or ""
+    alike = (leaf for leaf in tree.leaves if leaf.const_value is not None and leaf.const_value.shape == value.shape)
+    names = [f"{leaf.name}.computed" for leaf in alike if leaf.name] + [value.name or "computed"]
+    numbered = (f"{names[-1]}_{number}" for number in count(2))
+    return next(name for name in chain(names, numbered) if name not in taken)
 
 
 class _Recipe:
-    """Computes a tree as onnxruntime would; it holds the weights' tensors, but not their elements."""
+    """Computes a tree on onnx's reference evaluator; it holds the weights' tensors, but not their elements."""
 
     def __init__(self, tree: Tree, model: ir.Model) -> None:
         copies: dict[ir.Value, ir.Value] = {}
@@ -226,8 +226,10 @@ class _Recipe:
 
     def __call__(self) -> ir.TensorProtocol:
         """The elements."""
-        from ozgraph.numerics.sessions import run_once
+        from onnx.reference import ReferenceEvaluator
 
         inputs = [(value.name or "", value.const_value) for value in self._model.graph.inputs]
         feeds = {name: elements(tensor) for name, tensor in inputs if tensor is not None}
-        return ir.Tensor(np.asarray(run_once(ir.to_proto(self._model), feeds)[0]))
+        with np.errstate(all="ignore"):
+            found: Any = ReferenceEvaluator(ir.to_proto(self._model)).run(None, feeds)
+        return ir.Tensor(np.asarray(found[0]))

@@ -124,22 +124,6 @@ def open_session(
     )
 
 
-def run_once(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Any]:
-    """Outputs of a small model in memory, as onnxruntime computes them; as onnx's reference does where it cannot."""
-    try:
-        runtime = _onnxruntime()
-        options = runtime.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
-        native = runtime.InferenceSession(model.SerializeToString(), options, providers=list(CPU))
-        found: list[Any] = native.run(None, dict(feeds))
-    except Exception:  # an operator or a type that it lacks; its exceptions share no public base class
-        from onnx.reference import ReferenceEvaluator
-
-        with np.errstate(all="ignore"):
-            found = list(ReferenceEvaluator(model).run(None, dict(feeds)))
-    return found
-
-
 def check_runs(opsets: Mapping[str, int], ir_version: int, where: str) -> None:
     """Refuse a model whose version stamps the installed onnxruntime does not run, before any work is done on it.
 
