@@ -56,6 +56,25 @@ def test_floats_are_normal_and_follow_the_seed(tmp_path: Path) -> None:
     assert not np.array_equal(first["x"], first["z"])
 
 
+def test_what_is_averaged_over_many_places_still_tells_inputs_apart(tmp_path: Path) -> None:
+    runs = made(tmp_path, "(float[2, 3, 64, 64] x) => (float[2, 3, 64, 64] y) { y = Relu(x) }", seeds=16)
+    values = np.stack([feeds["x"] for feeds in runs])
+    assert abs(values.mean()) < 0.2 and abs(values.std() - 1) < 0.2
+    # Independent places would leave 1/64 of the spread in the mean over 64 x 64 of them.
+    assert values.mean(axis=(-1, -2)).std() > 0.3
+    # Each place has something of its own, and neighbours have something in common.
+    steps = np.diff(values, axis=-1)
+    assert 0.05 < np.median(np.abs(steps)) < 0.7
+
+
+def test_channels_and_short_axes_stay_independent(tmp_path: Path) -> None:
+    runs = made(tmp_path, "(float[4, 96] a, float[1, 4, 8] b) => (float[4, 96] y) { y = Relu(a) }", seeds=64)
+    for name in ("a", "b"):
+        values = np.stack([feeds[name].ravel() for feeds in runs])
+        between = np.corrcoef(values[:, :32], rowvar=False) - np.eye(32)
+        assert np.abs(between).max() < 0.6 and abs(between.mean()) < 0.05
+
+
 def test_token_ids_stay_inside_the_embedding(tmp_path: Path) -> None:
     text = "(int64[2,9] ids) => (float[2,9,4] y) { y = Gather(table, ids) }"
     sets = made(tmp_path, text, {"table": floats(7, 4)})

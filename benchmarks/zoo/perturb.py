@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ozgraph.numerics.inputs import at_all_scales
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 LOWEST, HIGHEST = 0.25, 4.0
 """Spreads of a layer's results that are left as they are."""
 
-SHIFT = 0.5
+SHIFT = 0.1
 """What biases of batch norms start at. Around zero, a rectifier behind a norm makes two nearby signals part by a fifth
-more in every layer (Yang et al. 2019, arXiv:1902.08129): after fifty layers nothing but rounding would be compared."""
+more in every layer (Yang et al. 2019, arXiv:1902.08129): after fifty layers nothing but rounding would be compared.
+Well above it, what all inputs have in common grows instead, beside which what tells them apart is rounding again."""
 
+INPUTS = 3
+"""How many inputs statistics are taken over: within a single one, what tells inputs apart is not seen."""
 
 FEWEST = 4
 """Channels that an input has at least for half of them to be left out."""
@@ -23,8 +32,8 @@ def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], se
     """Move every parameter a little, scale layers, draw batch norm statistics; in eval mode, in place.
 
     Signals that fade or grow from layer to layer end as rounding: what a wrong pruning changes of them is not seen. So
-    layers get the scale at which the example's activations spread by about one, as in a trained network, and batch
-    norms the statistics of these activations, moved; where one example has none, they are drawn.
+    layers get the scale at which activations spread by about one, as in a trained network, and batch norms the
+    statistics of these activations over several inputs, moved; where there are none, they are drawn.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -32,39 +41,71 @@ def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], se
         return torch.randn(like.shape, generator=generator).to(like.dtype)
 
     module.eval()
+    norms = [layer for layer in module.modules() if _is_batch_norm(layer)]
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.is_floating_point() and parameter.numel():
                 scale = float(parameter.float().std()) if parameter.numel() > 1 else 0.0
                 parameter.add_((0.1 * scale if scale > 0 else 0.02 if parameter.ndim > 1 else 0.1) * noise(parameter))
-        norms = [layer for layer in module.modules() if _is_batch_norm(layer)]
         for layer in norms:
             layer.running_mean.copy_(0.1 * noise(layer.running_mean))
             layer.running_var.copy_(0.75 + 0.5 * torch.rand(layer.running_var.shape, generator=generator))
             if layer.bias is not None:
                 layer.bias.add_(SHIFT)
-        _measure(module, norms, args, kwargs)
+        _measure(module, norms, (norms and _together(module, _others(args, kwargs))) or (args, kwargs))
     return module
 
 
-def _measure(module: nn.Module, norms: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _others(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Inputs]:
+    """Inputs of the same shapes with other real numbers."""
+    random = np.random.default_rng(1)
+
+    def other(tensor: Any) -> Any:
+        if not _is_real(tensor):
+            return tensor
+        return torch.from_numpy(at_all_scales(tuple(tensor.shape), random)).to(tensor.dtype)
+
+    return [tree_map(other, (args, kwargs)) for _ in range(INPUTS)]
+
+
+def _together(module: nn.Module, inputs: list[Inputs]) -> Inputs | None:
+    """Inputs as one batch, for statistics across them; None where a module takes no such batch."""
+
+    def joined(*tensors: Any) -> Any:
+        stackable = isinstance(tensors[0], torch.Tensor) and tensors[0].ndim
+        return torch.cat(tensors) if stackable else tensors[0]
+
+    batch: Inputs = tree_map(joined, *inputs)
+    try:
+        results = tree_leaves(module(*batch[0], **batch[1]))
+    except Exception:
+        return None
+    return batch if all(bool(leaf.isfinite().all()) for leaf in results if _is_real(leaf)) else None
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
     """One run: scales of layers and statistics of norms by the activations that meet them, layer by layer.
 
-    What was drawn for a norm is how far it is off: later layers see what comes of that. Every layer meets a random half
-    of its input, as it does in the model that is verified: with the statistics of the whole, signals would fade there.
+    What was drawn for a norm is how far it is off: later layers see what comes of that. Every layer meets a random
+    two thirds of its input, for in what is verified it meets a half or all of it: with the statistics of the whole,
+    signals fade over many halves, and with those of a half they grow without end over many wholes.
     """
     seen: set[int] = set()
     generator = torch.Generator().manual_seed(1)
 
     def halve(layer: Any, inputs: tuple[Any, ...]) -> Any:
         data, axis = inputs[0] if inputs else None, -1 if layer.weight.ndim == 2 else 1
-        if not isinstance(data, torch.Tensor) or not data.is_floating_point() or data.ndim < layer.weight.ndim:
+        if not _is_real(data) or data.ndim < layer.weight.ndim:
             return None
         size = data.shape[axis]
         if layer.weight.shape[1] == 1 or size < FEWEST:  # a channel of its own for each filter, or an image
             return None
         mask = data.new_ones(size)
-        mask[torch.randperm(size, generator=generator)[: size // 2]] = 0
+        mask[torch.randperm(size, generator=generator)[: size // 3]] = 0
         return (data * mask.reshape([-1 if k == axis % data.ndim else 1 for k in range(data.ndim)]), *inputs[1:])
 
     def measure(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -77,7 +118,7 @@ def _measure(module: nn.Module, norms: list[Any], args: tuple[Any, ...], kwargs:
             layer.running_var.mul_(spread).add_(1e-3)
 
     def scale(layer: Any, _: Any, result: Any) -> Any:
-        if not isinstance(result, torch.Tensor) or not result.is_floating_point() or id(layer.weight) in seen:
+        if not _is_real(result) or id(layer.weight) in seen:
             return result
         spread = float(result.double().std()) if result.numel() > 1 else 0.0
         if not 0 < spread < float("inf") or LOWEST <= spread <= HIGHEST:
@@ -92,6 +133,7 @@ def _measure(module: nn.Module, norms: list[Any], args: tuple[Any, ...], kwargs:
     hooks += [part.register_forward_pre_hook(halve) for part in module.modules() if _is_product(part)]
     hooks += [part.register_forward_hook(scale) for part in module.modules() if _is_product(part)]
     try:
+        args, kwargs = inputs
         module(*args, **kwargs)
     finally:
         for handle in hooks:

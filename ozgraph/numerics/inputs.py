@@ -23,14 +23,18 @@ _LENGTH = re.compile(r"len(gth)?s?($|[^a-z])", re.IGNORECASE)
 _FREE = {"uint8": (0, 255), "int8": (-128, 127)}
 _FEATURE = (0, 9)
 _FIRST_POSITIONS = 8
+# Patches: axes longer than this have them, each so much wider than the next smaller ones, with so much more variance.
+_FEW = 16
+_COARSER = 4
+_REDDER = 2.0
 
 
 def make_inputs(graph: Graph, shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Array]:
     """One array for every input of ``graph``, the same for the same seed, and made apart from the other inputs.
 
-    Floats are standard normal (within the domain where a ``Log`` or ``Sqrt`` reads them); indexes stay inside what
-    they index; masks are ones on the left, at least one in every row; lengths lie within the sequence; positions
-    count up; operands that are shapes are the sample shapes; booleans are random.
+    Floats are standard normal at all scales (within the domain where a ``Log`` or ``Sqrt`` reads them); indexes stay
+    inside what they index; masks are ones on the left, at least one in every row; lengths lie within the sequence;
+    positions count up; operands that are shapes are the sample shapes; booleans are random.
 
     Args:
         shapes: by input name; an input that is missing gets its sample shape.
@@ -54,6 +58,28 @@ def make_inputs(graph: Graph, shapes: Mapping[str, tuple[int, ...]], seed: int) 
         random = np.random.default_rng([seed, zlib.crc32(value.name.encode())])
         made[value.name] = _made(value, sizes, demand(value, extent), random).astype(value.dtype)
     return made
+
+
+def at_all_scales(shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    """Standard normal numbers, parts of which are common to patches: the wider a patch, the more, as in pictures.
+
+    What a model averages over many places hardly differs from input to input where all places are independent, and
+    outputs that hardly vary are all rounding beside how they vary. Patches lie on axes from the third on, as far as
+    those are long: the first counts samples, and few slots are channels rather than places.
+    """
+    patchy = [axis >= 2 and size > _FEW for axis, size in enumerate(shape)]
+    widest = max((size for size, wide in zip(shape, patchy, strict=True) if wide), default=1)
+    total, variance, width, share = np.zeros(shape), 0.0, 1, 1.0
+    while True:
+        widths = [width if wide else 1 for wide in patchy]
+        coarse = random.standard_normal([-(-size // w) for size, w in zip(shape, widths, strict=True)])
+        for axis, w in enumerate(widths):
+            coarse = np.repeat(coarse, w, axis) if w > 1 else coarse
+        total += np.sqrt(share) * coarse[tuple(map(slice, shape))]
+        variance += share
+        if width >= widest:
+            return total / np.sqrt(variance)
+        width, share = width * _COARSER, share * _REDDER
 
 
 def load_inputs(path: Path, graph: Graph) -> list[dict[str, Array]]:
@@ -174,7 +200,7 @@ def _made(value: Value, sizes: Mapping[str, tuple[int, ...]], asked: Demand, ran
 
 
 def _real(shape: tuple[int, ...], domain: str | None, random: np.random.Generator) -> Array:
-    normal = random.standard_normal(shape)
+    normal = at_all_scales(shape, random)
     if domain == "positive":
         return np.abs(normal) + 0.01
     if domain == "above_one":

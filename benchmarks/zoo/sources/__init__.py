@@ -84,12 +84,19 @@ def first_that_runs(module: Any, candidates: Iterable[tuple[tuple[Any, ...], dic
     raise UnbuildableError(f"accepts none of {len(said)} inputs; the first: {said[0] if said else 'none'}")
 
 
+def pictures(*shape: int, seed: int = 0) -> Any:
+    """A tensor of random numbers, as smooth in parts as pictures are: statistics over noise would not be theirs."""
+    import numpy as np
+    import torch
+
+    from ozgraph.numerics.inputs import at_all_scales
+
+    return torch.from_numpy(at_all_scales(shape, np.random.default_rng(seed))).float()
+
+
 def images(
     *sides: int, channels: int = 3, lead: tuple[int, ...] = (1,)
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Random images of several sizes."""
-    import torch
-
     for side in sides:
-        generator = torch.Generator().manual_seed(side)
-        yield (torch.randn(*lead, channels, side, side, generator=generator),), {}
+        yield (pictures(*lead, channels, side, side, seed=side),), {}

@@ -9,7 +9,7 @@ from typing import Any
 
 import compiled_operators
 
-from sources import Made, Source, first_that_runs, images
+from sources import Made, Source, first_that_runs, images, pictures
 
 SMALLER = {"image_size": 64, "spatial_size": (64, 64), "temporal_size": 8, "min_size": 96, "max_size": 128}
 """Options of builders that say how large images are; given to every builder that takes them."""
@@ -81,7 +81,7 @@ def _inputs(kind: str) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
         yield ([torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0))],), {}
     elif kind == "video":
         for frames, side in ((8, 64), (16, 64), (16, 224)):
-            yield (torch.randn(1, 3, frames, side, side, generator=torch.Generator().manual_seed(0)),), {}
+            yield (pictures(1, 3, frames, side, side),), {}
     elif kind == "optical_flow":
         (first,), _ = next(images(128))
         (second,), _ = next(images(128))
