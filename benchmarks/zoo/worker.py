@@ -16,6 +16,7 @@ from typing import Any
 
 from cut import at_heads
 from halving import RandomHalf
+from layers import kind_of_layers
 from perturb import perturb
 from sources import Made, UnbuildableError, source
 
@@ -192,7 +193,7 @@ def _route(route: str, load: Callable[[], Graph], clock: Clock, tell: Stage) -> 
         with clock(f"{route} analyze"):
             analysis = ozgraph.analyze(graph, rescale=True)
         report, state = analysis.report, analysis.state
-        found["operators"] = len(graph.ops)
+        found["operators"], found["layers"] = len(graph.ops), kind_of_layers(graph)
         found["parameters"], found["prunable"] = report.parameters, report.prunable_parameters
         found["rescaled"] = sum(family.exactness == "rescaled" for family in report.families)
         found["families"] = len(report.families)
