@@ -307,6 +307,15 @@ def test_an_output_that_the_original_does_not_reproduce_is_compared_upstream(
     assert "'r'" in (report.failure or "")
 
 
+def test_what_is_squashed_says_less_than_what_it_is_made_of(
+    agreement: Callable[..., VerifyReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "agraph (float[N,8] x) => (float[N,4] y) { h = MatMul(x, w)  s = Sigmoid(h)  y = MatMul(s, v) }"
+    model = (text, weights(w=(8, 16), v=(16, 4)))
+    without_optimisations(monkeypatch, lambda y: y * np.float32(np.nan))
+    assert agreement(model, model).compared == ("h",)
+
+
 def test_a_second_model_that_does_not_run_is_a_difference(agreement: Callable[..., VerifyReport]) -> None:
     good = weights(w=(8, 16), v=(16, 4))
     report = agreement((MLP, good), (MLP, good | weights(v=(15, 4))))

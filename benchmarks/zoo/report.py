@@ -37,7 +37,8 @@ def markdown(found: dict[Key, Line]) -> str:
     ours = [line for line in found.values() if line["tool"] == "ozgraph"]
     parts = [INTRO]
     parts.append("## By library\n\n" + table(_library_head(), list(_library_rows(ours))))
-    parts.append("## By kind\n\n" + _KIND_TEXT + table(_KIND_HEAD, list(_kind_rows(ours))))
+    if kinds := list(_kind_rows(ours)):
+        parts.append("## By kind\n\n" + _KIND_TEXT + table(_KIND_HEAD, kinds))
     peers = [line for line in found.values() if line["tool"] == "torch-pruning"]
     if peers:
         parts.append("## Beside Torch-Pruning\n\n" + _peer_text() + table(_PEER_HEAD, list(_peer_rows(found, peers))))

@@ -22,6 +22,8 @@ _SHARPENING_HOPS = 4
 _SECTIONS = 16
 # Outputs of these are integers, or saturate.
 _SATURATING = frozenset({"Cast", "Clip", "HardSigmoid", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "Where"})
+# What these return may hardly vary, and then by leaps, where their operand is all rounding: that one says more.
+_SQUASHING = frozenset({"Erf", "HardSigmoid", "Hardmax", "Sigmoid", "Softmax", "Tanh"})
 _INFINITE = float("inf")
 
 
@@ -236,7 +238,7 @@ class Original:
     def _blind(self, layer: Sequence[Value]) -> int:
         """How many values depend on inputs and weights and cannot be compared."""
         return sum(
-            value.producer is not None and self._reached(value) and not self._may_stand_in(value) for value in layer
+            value.producer is not None and self._reached(value) and not self._is_usable(value) for value in layer
         )
 
     def _unmeasured(self, above: Sequence[Sequence[Value]], distance: int) -> list[Value]:
@@ -265,6 +267,11 @@ class Original:
         return value in self._origins.driven and value in self._origins.weighted
 
     def _may_stand_in(self, value: Value) -> bool:
+        producer = value.producer
+        operand = producer.input(0) if producer is not None and producer.type in _SQUASHING else None
+        return self._is_usable(value) and not (operand is not None and self._is_usable(operand))
+
+    def _is_usable(self, value: Value) -> bool:
         return comparable(value, self.names) and value.name not in self._unusable and self._reached(value)
 
     def _expose(self, values: Sequence[Value]) -> None:
