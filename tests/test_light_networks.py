@@ -36,6 +36,8 @@ def test_half_of_a_legacy_network_goes_and_the_logits_are_those_of_the_zeroed_or
     original, small = tmp_path / "original.onnx", tmp_path / "small.onnx"
     model = LIGHT[name]()
     logits = logits_name(model)
+    # A softmax may saturate, or hide an offset; what goes into it tells.
+    model.graph.output.append(onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None))
     onnx.save(model, original)
     inputs = [feeds(model, seed) for seed in (11, 12)]
     del model
@@ -46,7 +48,7 @@ def test_half_of_a_legacy_network_goes_and_the_logits_are_those_of_the_zeroed_or
     report, verified = result.report, result.state.verification
     assert report.frozen_by_verification == ()
     assert verified is not None and verified.equal
-    assert logits in verified.compared, "a softmax over random logits saturates; what goes into it tells"
+    assert logits in verified.compared
     assert len(result.state.families) >= FAMILIES[name]
     assert report.parameters_after < 0.6 * report.parameters_before
     assert small.stat().st_size < 0.6 * original.stat().st_size
