@@ -69,16 +69,17 @@ def at_all_scales(shape: tuple[int, ...], random: np.random.Generator) -> Array:
     """
     patchy = [axis >= 2 and size > _FEW for axis, size in enumerate(shape)]
     widest = max((size for size, wide in zip(shape, patchy, strict=True) if wide), default=1)
-    total, variance, width, share = np.zeros(shape), 0.0, 1, 1.0
+    total: Array = np.zeros(shape)
+    variance, width, share = 0.0, 1, 1.0
     while True:
-        widths = [width if wide else 1 for wide in patchy]
-        coarse = random.standard_normal([-(-size // w) for size, w in zip(shape, widths, strict=True)])
-        for axis, w in enumerate(widths):
-            coarse = np.repeat(coarse, w, axis) if w > 1 else coarse
-        total += np.sqrt(share) * coarse[tuple(map(slice, shape))]
+        widths = [min(width, size) if wide else 1 for size, wide in zip(shape, patchy, strict=True)]
+        part = random.standard_normal([-(-size // w) for size, w in zip(shape, widths, strict=True)])
+        for axis, (size, w) in enumerate(zip(shape, widths, strict=True)):
+            part = np.repeat(part, w, axis).take(range(size), axis) if w > 1 else part
+        total += np.sqrt(share) * part
         variance += share
         if width >= widest:
-            return total / np.sqrt(variance)
+            return np.divide(total, np.sqrt(variance))
         width, share = width * _COARSER, share * _REDDER
 
 
