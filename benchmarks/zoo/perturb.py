@@ -25,7 +25,7 @@ INPUTS = 3
 """How many inputs statistics are taken over: within a single one, what tells inputs apart is not seen."""
 
 FEWEST = 4
-"""Channels that an input has at least for half of them to be left out."""
+"""Channels that an input has at least for some of them to be left out."""
 
 
 def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
@@ -78,7 +78,7 @@ def _together(module: nn.Module, inputs: list[Inputs]) -> Inputs | None:
     batch: Inputs = tree_map(joined, *inputs)
     try:
         results = tree_leaves(module(*batch[0], **batch[1]))
-    except Exception:
+    except Exception:  # whatever a module says to a batch, it is not for it
         return None
     return batch if all(bool(leaf.isfinite().all()) for leaf in results if _is_real(leaf)) else None
 
@@ -97,7 +97,7 @@ def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
     seen: set[int] = set()
     generator = torch.Generator().manual_seed(1)
 
-    def halve(layer: Any, inputs: tuple[Any, ...]) -> Any:
+    def thin(layer: Any, inputs: tuple[Any, ...]) -> Any:
         data, axis = inputs[0] if inputs else None, -1 if layer.weight.ndim == 2 else 1
         if not _is_real(data) or data.ndim < layer.weight.ndim:
             return None
@@ -130,7 +130,7 @@ def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
         return result / spread
 
     hooks = [layer.register_forward_pre_hook(measure) for layer in norms]
-    hooks += [part.register_forward_pre_hook(halve) for part in module.modules() if _is_product(part)]
+    hooks += [part.register_forward_pre_hook(thin) for part in module.modules() if _is_product(part)]
     hooks += [part.register_forward_hook(scale) for part in module.modules() if _is_product(part)]
     try:
         args, kwargs = inputs

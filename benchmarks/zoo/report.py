@@ -95,7 +95,8 @@ def _library_rows(ours: Sequence[Line]) -> Iterable[tuple[str, ...]]:
 
 _KIND_TEXT = (
     "Told from the graph: models with attention (a softmax that weighs a product), then those with convolutions, then "
-    "the rest. The share counts families whose rescaling is written out, such as norms.\n\n"
+    "the rest; models whose lines are older than that are not counted. The share counts families whose rescaling is "
+    "written out, such as norms.\n\n"
 )
 _KIND_HEAD = ("kind", "models", "median prunable", "at least 95%", "at least 99%")
 
