@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,17 @@ class Opened:
         """Seconds of a processor that the page has taken so far, on its main thread, whoever else was running."""
         metrics = self.session.send("Performance.getMetrics")["metrics"]
         return float(next(entry["value"] for entry in metrics if entry["name"] == "TaskDuration"))
+
+    def until(self, expression: str, seconds: float = 60.0) -> None:
+        """Wait until ``expression`` is true in the page.
+
+        Asked from here again and again: Playwright's own wait evaluates its text inside the page from the second
+        look on, which the page's content security policy forbids, so that it would only work where it need not wait.
+        """
+        last = time.monotonic() + seconds
+        while not self.page.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < last, f"not true after {seconds} s: {expression}"
+            time.sleep(0.02)
 
     def close(self) -> None:
         """Done; nothing may have gone wrong."""

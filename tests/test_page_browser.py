@@ -116,12 +116,12 @@ def test_the_slider_moves_the_numbers_and_meets_its_target(opened: tuple[Opened,
     whole = report[key]
     page.locator("#target").evaluate("(range) => { range.value = 300; range.dispatchEvent(new Event('input')); }")
     label = {"macs": "MACs", "parameters": "parameters"}[what]
-    page.wait_for_function(f"+document.getElementById('after-{label}').dataset.value < {whole}")
+    opened[0].until(f"+document.getElementById('after-{label}').dataset.value < {whole}")
     left = number(page, f"#after-{label}")
     assert left <= 0.7 * whole or page.locator(".slim strong").count() == 1
     assert page.locator(".histogram .going").count() >= 1
     page.locator("#target").press("End")
-    page.wait_for_function(f"+document.getElementById('after-{label}').dataset.value < {left}")
+    opened[0].until(f"+document.getElementById('after-{label}').dataset.value < {left}")
 
 
 def test_search_finds_by_name_and_goes_there(opened: tuple[Opened, Report]) -> None:
@@ -201,7 +201,7 @@ def test_the_first_paint_of_ten_thousand_operators_takes_less_than_three_seconds
     taken = []
     for _ in range(3):
         opened = Opened(browser, pages["large"][0])
-        opened.page.wait_for_function("performance.getEntriesByName('picture').length")
+        opened.until("performance.getEntriesByName('picture').length")
         taken.append(opened.busy())
         assert opened.page.locator("svg.graph .scope").count() >= 3
         opened.close()
