@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +15,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
+from ozgraph.backends.files import write
 from ozgraph.errors import ModelError
 from ozgraph.frontends.onnx import FillConstant, OnnxOrigin, load, sample_shapes
 from ozgraph.graph import Graph
@@ -335,7 +338,51 @@ def test_external_data_is_mapped_only_when_read(tmp_path: Path) -> None:
     assert weight is not None and weight.nbytes == 64 * 64 * 4
     assert tensor.raw is None, "asking for sizes maps nothing"
     array = weight.numpy()
-    assert tensor.raw is not None and not array.flags.owndata and not array.flags.writeable
+    assert mapped(array) is not None and not array.flags.owndata and not array.flags.writeable
+    assert tensor.raw is None, "and its tensor keeps no map of the file"
+
+
+def mapped(array: Any) -> mmap.mmap | None:
+    """The memory map that an array looks at."""
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array
+
+
+def test_a_weight_maps_its_own_part_of_a_file_and_not_the_whole_of_it(tmp_path: Path) -> None:
+    """Of 300 weights in a gigabyte, maps of the whole file are 300 GB of addresses."""
+    weights = {f"w{k}": np.full((64, 64), k, np.float32) for k in range(20)}
+    chain = "\n".join(f"h{k} = MatMul({f'h{k - 1}' if k else 'x'}, w{k})" for k in range(20))
+    proto = parse(f"{chain}\ny = Relu(h19)", "(float[2,64] x) => (float[2,64] y)", **weights)
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    graph = load(path)
+    for name, wanted in weights.items():
+        weight = graph.values[name].constant
+        assert weight is not None
+        array = weight.numpy()
+        np.testing.assert_array_equal(array, wanted)
+        part = mapped(array)
+        assert part is not None and len(part) <= wanted.nbytes + mmap.ALLOCATIONGRANULARITY
+    written = tmp_path / "inline.onnx"
+    origin = graph.origin
+    assert isinstance(origin, OnnxOrigin)
+    write(origin.model, written, external=False)
+    for tensor in onnx.load(written).graph.initializer:
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), weights[tensor.name])
+    kept = [value.const_value for value in origin.model.graph.initializers.values()]
+    assert all(isinstance(tensor, ir.ExternalTensor) and tensor.raw is None for tensor in kept), "writing maps none"
+
+
+def test_external_data_that_changes_after_loading_is_refused_when_read(tmp_path: Path) -> None:
+    proto = parse("y = MatMul(x, w)", "(float[2,64] x) => (float[2,64] y)", w=np.ones((64, 64), np.float32))
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    weight = load(path).values["w"].constant
+    assert weight is not None
+    (tmp_path / "m.onnx.data").write_bytes(b"short")
+    with pytest.raises(ModelError, match="needs 16,384 bytes"):
+        weight.numpy()
 
 
 def test_loading_never_imports_torch(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from ozgraph.errors import VerificationError
 from ozgraph.frontends import dictionaries
 from ozgraph.frontends.hollow import Hollow
+from ozgraph.frontends.tensors import elements
 
 _DELIMITED = 2
 _GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -26,7 +27,7 @@ _RAW_DATA = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
 def embedded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """``tensor`` such that its elements, not a reference to a file, are written."""
     return ir.LazyTensor(
-        lambda: ir.Tensor(tensor.numpy(), dtype=tensor.dtype),
+        lambda: ir.Tensor(elements(tensor), dtype=tensor.dtype),
         dtype=tensor.dtype,
         shape=ir.Shape(tensor.shape.numpy()),
         name=tensor.name,
@@ -47,7 +48,7 @@ def stream(model: ir.Model, file: BinaryIO, count: Callable[[ir.TensorProtocol],
                     continue
                 originals.append((value, tensor))
                 if graph is model.graph:
-                    weights.append(tensor)
+                    weights.append(embedded(tensor) if isinstance(tensor, ir.ExternalTensor) else tensor)
                     value.const_value = Hollow(tensor)
                 else:
                     value.const_value = embedded(tensor)

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ozgraph.frontends import graph_protos
+from ozgraph.frontends.tensors import elements
 
 IsSmall = Callable[[ir.TensorProtocol], bool]
 Declare = Callable[[ir.TensorProtocol], str]
@@ -99,7 +100,7 @@ def _hollowed(node: ir.Node, is_small: IsSmall) -> Iterator[set[ir.Value]]:
                     continue
                 kept.append((value, tensor))
                 if is_small(tensor):
-                    value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+                    value.const_value = ir.Tensor(elements(tensor), dtype=tensor.dtype, name=tensor.name)
                 else:
                     emptied.add(value)
                     value.const_value = Hollow(tensor)

@@ -22,6 +22,7 @@ from ozgraph.frontends.control_flow import Control, every_node, followed
 from ozgraph.frontends.hollow import without_weights
 from ozgraph.frontends.known import Dim, Inferred
 from ozgraph.frontends.normal_form import default_opset, root_cause
+from ozgraph.frontends.tensors import elements
 from ozgraph.graph import Array
 
 Sizes = Mapping[str, tuple[Dim, ...]]
@@ -72,12 +73,12 @@ class Skeleton:
         if _may_decide(dtype, sizes) and dtype != ir.DataType.STRING and dtype.bitwidth >= 8:
             self._small[value.name] = tensor
             if dtype in _INTEGERS:
-                self.integers[value.name] = tensor.numpy()
+                self.integers[value.name] = elements(tensor)
 
     @cached_property
     def constants(self) -> dict[str, Array]:
         """Contents of the small tensors."""
-        return {name: tensor.numpy() for name, tensor in self._small.items()}
+        return {name: elements(tensor) for name, tensor in self._small.items()}
 
     @cached_property
     def _template(self) -> onnx.ModelProto:
@@ -168,8 +169,8 @@ class Skeleton:
         _collect(inferred.graph.input, known)
         _collect(inferred.graph.value_info, known)
         _collect(inferred.graph.output, known)
-        for name, elements in self.constants.items():
-            known.shapes[name] = elements.shape
+        for name, array in self.constants.items():
+            known.shapes[name] = array.shape
         for tensor in proto.graph.initializer:
             known.dtypes[tensor.name] = tensor.data_type
         if walk:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import onnx_ir as ir
 from ozgraph.blocks import tiles
 from ozgraph.errors import ModelError
 from ozgraph.frontends import dictionaries, sparse
+from ozgraph.frontends.tensors import elements
 from ozgraph.graph import Array
 from ozgraph.numerics.sessions import read_structure
 
@@ -159,15 +159,7 @@ class _Derived(ir.LazyTensor, ABC):
         self._source = tensor
 
     def _whole(self) -> ir.TensorProtocol:
-        made = ir.Tensor(self._block(self._source.numpy()), dtype=self.dtype, name=self.name)
-        self._release()
-        return made
-
-    def _release(self) -> None:
-        """Let go of the source's file: every tensor maps the whole of it."""
-        if isinstance(self._source, ir.ExternalTensor):
-            with suppress(BufferError):  # somebody still reads it
-                self._source.release()
+        return ir.Tensor(self._block(elements(self._source)), dtype=self.dtype, name=self.name)
 
     @abstractmethod
     def _block(self, array: Array) -> Array:
@@ -175,12 +167,10 @@ class _Derived(ir.LazyTensor, ABC):
 
     def tofile(self, file: Any) -> None:
         """Write the elements without holding more than a block of them in memory."""
-        array = self._source.numpy()
+        array = elements(self._source)
         for tile in tiles(array.shape):
             block = self._block(array[tile])
             file.write(block.astype(block.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8))
-        del array
-        self._release()
 
 
 class _Converted(_Derived):
