@@ -36,6 +36,7 @@ class TorchBench(Bench):
         self._modes = modes
         self._looked = False
         self._original: Any = state.graph.origin.module
+        self._program: tuple[fx.GraphModule, VerifyReport] | None = None
         meta = [value.name for value in state.graph.constants if value.is_float and not value.readable]
         if meta:
             raise UsageError(
@@ -52,6 +53,20 @@ class TorchBench(Bench):
         if self._looked:
             return False
         self._looked = True
+        program, report = self._as_program()
+        if report.max_relative_error <= max(_LIMIT, NOISE_FLOORS * report.noise_floor):
+            return False
+        self._original = program
+        return True
+
+    def _as_program(self) -> tuple[fx.GraphModule, VerifyReport]:
+        """The program by itself, and how it compares with the module that it was exported from.
+
+        Raises:
+            ModelError: it computes something else.
+        """
+        if self._program is not None:
+            return self._program
         from ozgraph.backends.torch import unlifted
         from ozgraph.numerics.torch_compare import Reference
 
@@ -65,10 +80,8 @@ class TorchBench(Bench):
                 f"({report.failure}), so no pruning of it can be verified: its Python asks somewhere whether it is "
                 "being exported, or looks at values of the example; capture the part of the module that does not"
             )
-        if report.max_relative_error <= max(_LIMIT, NOISE_FLOORS * report.noise_floor):
-            return False
-        self._original = program
-        return True
+        self._program = program, report
+        return self._program
 
     def trial(self, trial: State) -> VerifyReport:
         """Without the choices that follow ``.training``, which eval mode does not see."""
@@ -97,6 +110,7 @@ class TorchBench(Bench):
     def _against_original(self, trial: State, module: fx.GraphModule) -> VerifyReport:
         from ozgraph.backends.torch import zeroed
         from ozgraph.numerics.torch_compare import Reference
+        from ozgraph.numerics.torch_runs import holds
 
         graph, origin = trial.graph, trial.graph.origin
         kept, silent = kept_positions(trial), silenced(trial) if trial.shrinkable else {}
@@ -104,7 +118,11 @@ class TorchBench(Bench):
         shown = [kept(value) if value is not None else None for value in origin.leaves_out]
         zeros = [_none_for_empty(silent.get(value.name)) if value is not None else None for value in origin.leaves_in]
         example = (origin.args, dict(origin.kwargs))
-        reference = Reference(self._original, example, zeroed(graph, zeroing(trial)), silent=zeros)
+        tensors = zeroed(graph, zeroing(trial))
+        if self._original is origin.module and not holds(origin.module, tensors):
+            # What the module's Python keeps elsewhere, in a cache say, can only be zeroed where capturing put it.
+            self._original, _ = self._as_program()
+        reference = Reference(self._original, example, tensors, silent=zeros)
         return reference.compare(module, taken=taken, shown=shown, limit=_limit(trial.plan))
 
 

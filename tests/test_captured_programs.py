@@ -77,6 +77,29 @@ def test_plain_tensors_of_a_module_go_with_the_slots_that_they_belong_to() -> No
     assert module.table is table and torch.equal(table, torch.linspace(-1, 1, 16))
 
 
+class Remembering(nn.Module):
+    """Keeps its table in a dictionary of its own, where no run can replace it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.tables = {"cpu": torch.linspace(-1, 1, 16)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(torch.relu(self.first(x) + self.tables["cpu"]))
+        return found
+
+
+def test_tensors_that_no_part_of_a_module_holds_are_zeroed_where_capturing_put_them() -> None:
+    torch.manual_seed(0)
+    module = Remembering()
+    table = module.tables["cpu"]
+    result = ozgraph.prune(ozgraph.capture(module, (torch.randn(2, 4),)), target=ozgraph.Target(groups=0.5))
+    assert not result.state.given_back and result.to_module().first.weight.shape[0] == 8
+    assert result.state.verification is not None and result.state.verification.max_relative_error < 1e-12
+    assert torch.equal(table, torch.linspace(-1, 1, 16))
+
+
 class Boxed(nn.Module):
     """Looks up how high boxes are: their corners must be in order."""
 

@@ -5,7 +5,7 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -126,15 +126,27 @@ def _attributes(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> Itera
     """Tensors in place of others that are plain attributes of a part: neither parameters nor buffers."""
     with ExitStack() as back:
         for name, tensor in tensors.items():
-            path, _, attribute = name.rpartition(".")
-            try:
-                held = vars(module.get_submodule(path))
-            except AttributeError:
-                continue  # a constant of the program, which no part of the module holds
-            if isinstance(held.get(attribute), Tensor):
+            held, attribute = _holder(module, name)
+            if attribute in held:
                 back.callback(held.__setitem__, attribute, held[attribute])
                 held[attribute] = tensor
         yield
+
+
+def holds(module: torch.nn.Module, names: Iterable[str]) -> bool:
+    """Whether :func:`run` can replace all of these tensors: they are parameters, buffers or attributes of parts."""
+    known = {name for name, _ in _named(module)}
+    return all(name in known or attribute in held for name in names for held, attribute in [_holder(module, name)])
+
+
+def _holder(module: torch.nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """The plain attributes of a part that hold a tensor of this name, and its name there; nothing where none does."""
+    path, _, attribute = name.rpartition(".")
+    try:
+        held = vars(module.get_submodule(path))
+    except AttributeError:
+        return {}, attribute
+    return (held if isinstance(held.get(attribute), Tensor) else {}), attribute
 
 
 def _precision(tensors: Mapping[str, Tensor]) -> torch.dtype:
