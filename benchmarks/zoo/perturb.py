@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from conditioning import Inputs, is_product, is_real, rounding, thinned
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ozgraph.numerics.inputs import at_all_scales
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-
 LOWEST, HIGHEST = 0.25, 4.0
 """Spreads of a layer's results that are left as they are."""
 
-SHIFT = 0.1
-"""What biases of batch norms start at. Around zero, a rectifier behind a norm makes two nearby signals part by a fifth
-more in every layer (Yang et al. 2019, arXiv:1902.08129): after fifty layers nothing but rounding would be compared.
-Well above it, what all inputs have in common grows instead, beside which what tells them apart is rounding again."""
+
+@dataclass(frozen=True)
+class Start:
+    """Where batch norms start.
+
+    Attributes:
+        shift: what is added to their biases.
+        gain: what their scales are multiplied by.
+        centre: how much of the mean that they meet their statistics have.
+    """
+
+    shift: float
+    gain: float
+    centre: float
+
+
+STARTS = (
+    Start(shift=0.0, gain=1.0, centre=1.0),
+    Start(shift=0.1, gain=0.7, centre=0.5),
+    Start(shift=0.1, gain=1.0, centre=0.5),
+    Start(shift=0.0, gain=0.2, centre=1.0),
+    Start(shift=0.1, gain=0.5, centre=0.5),
+)
+"""Around zero, a rectifier behind a norm makes two nearby signals part by a fifth more in every layer (Yang et al.
+2019, arXiv:1902.08129): some networks of fifty layers return nothing but rounding then. Well above it, what all inputs
+have in common grows instead, beside which what tells them apart is rounding again, in other networks. Residual ones
+grow with what is in a branch. Trained networks do none of that. So starts are tried until one is calm, or the calmest
+is taken."""
+
+CALM = 1e-5
+"""Rounding, over what outputs differ by from input to input, up to which a start is taken without trying others."""
+
+SMOOTH = 2.0
+"""How many times the mean over its window is added to a convolution's kernel. Trained kernels answer to what neighbours
+have in common, independent ones to anything alike. Then rounding, which differs from position to position, grows from
+layer to layer as what the inputs show does, and faster than what tells one input from another, which is smooth."""
 
 INPUTS = 3
 """How many inputs statistics are taken over: within a single one, what tells inputs apart is not seen."""
 
-FEWEST = 4
-"""Channels that an input has at least for some of them to be left out."""
+LEFT_OUT = 1 / 3
+"""The part of a layer's input that statistics are taken without."""
 
 
 def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seed: int = 0) -> nn.Module:
@@ -36,24 +68,64 @@ def perturb(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], se
     statistics of these activations over several inputs, moved; where there are none, they are drawn.
     """
     generator = torch.Generator().manual_seed(seed)
-
-    def noise(like: torch.Tensor) -> torch.Tensor:
-        return torch.randn(like.shape, generator=generator).to(like.dtype)
-
     module.eval()
     norms = [layer for layer in module.modules() if _is_batch_norm(layer)]
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.is_floating_point() and parameter.numel():
-                scale = float(parameter.float().std()) if parameter.numel() > 1 else 0.0
-                parameter.add_((0.1 * scale if scale > 0 else 0.02 if parameter.ndim > 1 else 0.1) * noise(parameter))
-        for layer in norms:
-            layer.running_mean.copy_(0.1 * noise(layer.running_mean))
-            layer.running_var.copy_(0.75 + 0.5 * torch.rand(layer.running_var.shape, generator=generator))
-            if layer.bias is not None:
-                layer.bias.add_(SHIFT)
-        _measure(module, norms, (norms and _together(module, _others(args, kwargs))) or (args, kwargs))
+                constant = bool(parameter.min() == parameter.max())  # whose computed spread may be some rounding
+                scale = 0.0 if constant else float(parameter.float().std())
+                width = 0.1 * scale if scale > 0 else 0.02 if parameter.ndim > 1 else 0.1
+                parameter.add_(width * _noise(parameter, generator))
+        for part in module.modules():
+            if is_product(part) and part.weight.ndim > 2:
+                window = tuple(range(2, part.weight.ndim))
+                part.weight.add_(SMOOTH * part.weight.mean(dim=window, keepdim=True))
+        if norms:
+            _settle(module, norms, (args, kwargs), seed)
+        else:
+            _measure(module, [], (args, kwargs))
     return module
+
+
+def _settle(module: nn.Module, norms: list[Any], example: Inputs, seed: int) -> None:
+    """Take the first start of norms that is calm, or the calmest on which the module runs."""
+    others = _others(*example)
+    batch = _together(module, others) or example
+    given = [(tensor, tensor.clone()) for tensor in (*module.parameters(), *module.buffers())]
+    taken: tuple[float, list[Tensor]] | None = None
+    problem: Exception | None = None
+    for start in STARTS:
+        for tensor, before in given:
+            tensor.copy_(before)
+        generator = torch.Generator().manual_seed(seed)
+        for layer in norms:
+            layer.running_mean.copy_(0.1 * _noise(layer.running_mean, generator))
+            layer.running_var.copy_(0.75 + 0.5 * torch.rand(layer.running_var.shape, generator=generator))
+            if layer.weight is not None:
+                layer.weight.mul_(start.gain)
+            if layer.bias is not None:
+                layer.bias.add_(start.shift)
+        try:
+            _measure(module, norms, batch, start.centre)
+            module(*example[0], **example[1])
+        except Exception as error:  # a detector that finds nothing, say, and takes the largest of it
+            problem = error
+            continue
+        found = rounding(module, *others[:2])
+        if found is None or found <= CALM:
+            return
+        if taken is None or found < taken[0]:
+            taken = found, [tensor.clone() for tensor, _ in given]
+    if taken is None:
+        assert problem is not None
+        raise problem
+    for (tensor, _), best in zip(given, taken[1], strict=True):
+        tensor.copy_(best)
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator).to(like.dtype)
 
 
 def _others(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Inputs]:
@@ -61,7 +133,7 @@ def _others(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Inputs]:
     random = np.random.default_rng(1)
 
     def other(tensor: Any) -> Any:
-        if not _is_real(tensor):
+        if not is_real(tensor):
             return tensor
         return torch.from_numpy(at_all_scales(tuple(tensor.shape), random)).to(tensor.dtype)
 
@@ -72,7 +144,7 @@ def _together(module: nn.Module, inputs: list[Inputs]) -> Inputs | None:
     """Inputs as one batch, for statistics across them; None where a module takes no such batch."""
 
     def joined(*tensors: Any) -> Any:
-        stackable = isinstance(tensors[0], torch.Tensor) and tensors[0].ndim
+        stackable = isinstance(tensors[0], Tensor) and tensors[0].ndim
         return torch.cat(tensors) if stackable else tensors[0]
 
     batch: Inputs = tree_map(joined, *inputs)
@@ -80,14 +152,10 @@ def _together(module: nn.Module, inputs: list[Inputs]) -> Inputs | None:
         results = tree_leaves(module(*batch[0], **batch[1]))
     except Exception:  # whatever a module says to a batch, it is not for it
         return None
-    return batch if all(bool(leaf.isfinite().all()) for leaf in results if _is_real(leaf)) else None
+    return batch if all(bool(leaf.isfinite().all()) for leaf in results if is_real(leaf)) else None
 
 
-def _is_real(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
-
-
-def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
+def _measure(module: nn.Module, norms: list[Any], inputs: Inputs, centre: float = 1.0) -> None:
     """One run: scales of layers and statistics of norms by the activations that meet them, layer by layer.
 
     What was drawn for a norm is how far it is off: later layers see what comes of that. Every layer meets a random
@@ -95,30 +163,18 @@ def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
     signals fade over many halves, and with those of a half they grow without end over many wholes.
     """
     seen: set[int] = set()
-    generator = torch.Generator().manual_seed(1)
 
-    def thin(layer: Any, inputs: tuple[Any, ...]) -> Any:
-        data, axis = inputs[0] if inputs else None, -1 if layer.weight.ndim == 2 else 1
-        if not _is_real(data) or data.ndim < layer.weight.ndim:
-            return None
-        size = data.shape[axis]
-        if layer.weight.shape[1] == 1 or size < FEWEST:  # a channel of its own for each filter, or an image
-            return None
-        mask = data.new_ones(size)
-        mask[torch.randperm(size, generator=generator)[: size // 3]] = 0
-        return (data * mask.reshape([-1 if k == axis % data.ndim else 1 for k in range(data.ndim)]), *inputs[1:])
-
-    def measure(layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+    def measure(layer: Any, inputs: tuple[Tensor, ...]) -> None:
         data = inputs[0].transpose(0, 1).flatten(1)
         if data.shape[1] > 1 and id(layer) not in seen:
             seen.add(id(layer))
-            middle = data.mean(1) / 2
+            middle = centre * data.mean(1)
             spread = (data - middle[:, None]).square().mean() + 1e-8
             layer.running_mean.mul_(spread.sqrt()).add_(middle)
             layer.running_var.mul_(spread).add_(1e-3)
 
     def scale(layer: Any, _: Any, result: Any) -> Any:
-        if not _is_real(result) or id(layer.weight) in seen:
+        if not is_real(result) or id(layer.weight) in seen:
             return result
         spread = float(result.double().std()) if result.numel() > 1 else 0.0
         if not 0 < spread < float("inf") or LOWEST <= spread <= HIGHEST:
@@ -130,11 +186,11 @@ def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
         return result / spread
 
     hooks = [layer.register_forward_pre_hook(measure) for layer in norms]
-    hooks += [part.register_forward_pre_hook(thin) for part in module.modules() if _is_product(part)]
-    hooks += [part.register_forward_hook(scale) for part in module.modules() if _is_product(part)]
+    hooks += [part.register_forward_hook(scale) for part in module.modules() if is_product(part)]
     try:
         args, kwargs = inputs
-        module(*args, **kwargs)
+        with thinned(module, LEFT_OUT):
+            module(*args, **kwargs)
     finally:
         for handle in hooks:
             handle.remove()
@@ -142,10 +198,4 @@ def _measure(module: nn.Module, norms: list[Any], inputs: Inputs) -> None:
 
 def _is_batch_norm(part: nn.Module) -> bool:
     """A layer that holds statistics of channels, trained or frozen."""
-    return all(isinstance(getattr(part, name, None), torch.Tensor) for name in ("running_mean", "running_var"))
-
-
-def _is_product(part: nn.Module) -> bool:
-    """A layer that multiplies by a matrix, or looks rows of it up."""
-    weight = getattr(part, "weight", None)
-    return isinstance(weight, nn.Parameter) and weight.ndim > 1 and weight.is_floating_point()
+    return all(isinstance(getattr(part, name, None), Tensor) for name in ("running_mean", "running_var"))
