@@ -17,9 +17,10 @@ INTRO = """# The zoo
 
 What ozgraph does with models of several libraries, with no list of exceptions and no word about any model. A run goes
 on where the last one stopped, and the tables count **what has been measured so far**: beginnings of each library's
-names, in an order that is fixed. Weights are random and perturbed. Of every model a random half of all free slots goes,
-and what is left is verified against the original with exactly those at zero. This page is made from
-`benchmarks/results/zoo.jsonl`:
+names, in an order that is fixed. Weights are random and perturbed, so that no layer's initial zeros hide another; batch
+norms start where least of what a network returns is rounding (`benchmarks/zoo/perturb.py`). Of every model a random
+half of all free slots goes, and what is left is verified against the original with exactly those at zero. This page is
+made from `benchmarks/results/zoo.jsonl`:
 
     python benchmarks/zoo run torchvision timm huggingface diffusers small elsewhere
     python benchmarks/zoo run torchvision timm huggingface diffusers small --peer torch-pruning
