@@ -6,8 +6,8 @@ sliced by the backend, one at a time, while it writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,34 @@ class Plan:
     def rewrite(self, op: Op) -> Rewrite:
         """The rewrite of ``op``, made on first use."""
         return self.rewrites.setdefault(op, Rewrite())
+
+    def brought(self) -> list[Array]:
+        """The numbers that the plan brings with it."""
+        found: list[Array] = []
+
+        def seen(array: Array) -> Array:
+            found.append(array)
+            return array
+
+        self.with_brought(seen)
+        return found
+
+    def with_brought(self, change: Callable[[Array], Array]) -> Plan:
+        """The same plan with other numbers in place of those that it brings."""
+        rewrites = {
+            op: replace(each, constants={place: change(np.asarray(array)) for place, array in each.constants.items()})
+            for op, each in self.rewrites.items()
+        }
+        replacements = {
+            op: tuple(
+                replace(
+                    new, inputs=tuple(change(item) if isinstance(item, np.ndarray) else item for item in new.inputs)
+                )
+                for new in sequence
+            )
+            for op, sequence in self.replacements.items()
+        }
+        return replace(self, rewrites=rewrites, replacements=replacements)
 
 
 Zeroing = Mapping[tuple[Value, int], Indices]

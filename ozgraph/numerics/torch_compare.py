@@ -93,6 +93,12 @@ class Reference:
 
         return compared(shared(self.results), others, limit, lambda: shared(self._after_rounding()))
 
+    def noise(self, pruned: torch.nn.Module, nudged: torch.nn.Module, *, taken: Cuts = ()) -> float:
+        """How far two pruned modules are apart that differ by rounding alone, in the measure of :meth:`compare`."""
+        rows = [[arrays(run(module, _cut_inputs(each, taken))) for each in self.inputs] for module in (pruned, nudged)]
+        error = compared(rows[0], rows[1], LIMIT).max_relative_error
+        return error if error < float("inf") else 0.0
+
     def _after_rounding(self) -> list[list[Any]]:
         """The original's results with every number moved by one rounding, run by run."""
         if self._rounded is None:
