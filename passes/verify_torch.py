@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 1e-12
 _CONSTANTS = 1e-5
-"""What rounded numbers in a program may change of a module's results: the limit between exported files."""
+"""What rounded numbers in a program or a plan may change of a module's results at most: the limit between files."""
 _ROUNDINGS = 4
 """Roundings of its own precision that a number which pruning stores may be off, in a plan that stores any; more where
 one rounding of each is seen to move the pruned module's results further."""
@@ -131,9 +131,10 @@ class TorchBench(Bench):
             return report
         # How far that rounding reaches is asked of the pruned module itself: it may grow from layer to layer.
         noise = reference.noise(module, to_module(graph, _nudged(trial.plan), modes=False), taken=taken)
-        if NOISE_FLOORS * noise <= limit:
+        reached = min(NOISE_FLOORS * noise, _CONSTANTS)
+        if reached <= limit:
             return report
-        report = reference.compare(module, taken=taken, shown=shown, limit=NOISE_FLOORS * noise)
+        report = reference.compare(module, taken=taken, shown=shown, limit=reached)
         return replace(report, noise_floor=max(report.noise_floor, noise))
 
 

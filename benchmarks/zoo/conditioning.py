@@ -16,7 +16,6 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 FEWEST = 4
 """Channels that an input has at least for some of them to be left out."""
 
-
 CHOSEN = 0.1
 """Rounding of results from which on they are taken for chosen (the best boxes) rather than computed."""
 
@@ -27,17 +26,17 @@ LAST = 8
 def rounding(module: nn.Module, first: Inputs, second: Inputs) -> float | None:
     """The largest difference between float32 and float64 over what two inputs differ by, the worse of two cases.
 
-    Every layer meets a half of its input, or every other layer does: verification compares halves of all families,
+    Every layer meets a half of its input, or half of the layers do: verification compares halves of all families,
     and of half of them.
 
     Args:
-        module: in eval mode and float32, and so again afterwards.
+        module: in eval mode and float32, and so again afterwards; its buffers are other tensors then.
 
     Returns:
         None where that cannot be told: it is not of one precision, does not run in float64, or returns nothing that
         varies.
     """
-    if any(p.dtype is not torch.float32 for p in module.parameters() if p.is_floating_point()):
+    if any(tensor.dtype is not torch.float32 for tensor in _tensors(module) if tensor.is_floating_point()):
         return None
     found = []
     for layers in (1.0, 0.5):
@@ -56,6 +55,11 @@ def rounding(module: nn.Module, first: Inputs, second: Inputs) -> float | None:
         elif parts[1]:
             found.append(sorted(parts[1])[len(parts[1]) // 2])
     return max(found, default=None)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
 
 
 def _errors(runs: list[list[Tensor]]) -> list[float]:

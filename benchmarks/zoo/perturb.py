@@ -50,8 +50,8 @@ CALM = 1e-5
 
 SMOOTH = 2.0
 """How many times the mean over its window is added to a convolution's kernel. Trained kernels answer to what neighbours
-have in common, independent ones to anything alike. Then rounding, which differs from position to position, grows from
-layer to layer as what the inputs show does, and faster than what tells one input from another, which is smooth."""
+have in common, independent ones to anything alike: under these, rounding, which differs from position to position,
+grows from layer to layer as data does, and faster than what tells one input from another, which is smooth."""
 
 INPUTS = 3
 """How many inputs statistics are taken over: within a single one, what tells inputs apart is not seen."""
@@ -92,12 +92,11 @@ def _settle(module: nn.Module, norms: list[Any], example: Inputs, seed: int) -> 
     """Take the first start of norms that is calm, or the calmest on which the module runs."""
     others = _others(*example)
     batch = _together(module, others) or example
-    given = [(tensor, tensor.clone()) for tensor in (*module.parameters(), *module.buffers())]
-    taken: tuple[float, list[Tensor]] | None = None
+    given = _kept(module)
+    taken: tuple[float, dict[str, Tensor]] | None = None
     problem: Exception | None = None
     for start in STARTS:
-        for tensor, before in given:
-            tensor.copy_(before)
+        _restore(module, given)
         generator = torch.Generator().manual_seed(seed)
         for layer in norms:
             layer.running_mean.copy_(0.1 * _noise(layer.running_mean, generator))
@@ -116,12 +115,22 @@ def _settle(module: nn.Module, norms: list[Any], example: Inputs, seed: int) -> 
         if found is None or found <= CALM:
             return
         if taken is None or found < taken[0]:
-            taken = found, [tensor.clone() for tensor, _ in given]
+            taken = found, _kept(module)
     if taken is None:
         assert problem is not None
         raise problem
-    for (tensor, _), best in zip(given, taken[1], strict=True):
-        tensor.copy_(best)
+    _restore(module, taken[1])
+
+
+def _kept(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _restore(module: nn.Module, kept: dict[str, Tensor]) -> None:
+    """Give them back, to whatever tensors have the names now."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        tensor.copy_(kept[name])
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
