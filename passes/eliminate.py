@@ -53,7 +53,7 @@ class Eliminate(Pass):
     def check(self, state: State) -> None:
         """No axis is left without positions, and frozen slots are all there."""
         for value, shape in state.plan.shapes.items():
-            if 0 in shape:
+            if any(not left and size for left, size in zip(shape, value.shape or (), strict=True)):
                 raise PassError(f"elimination left an axis of {value.name!r} without positions: {shape}")
         for op, position in state.plan.takes:
             if op in state.plan.replacements:

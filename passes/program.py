@@ -1,7 +1,8 @@
 """A rule's answer for operators of the same shapes, worked out once: what is made, tied, kept and frozen.
 
-A program speaks of dims by number. Number 0 is the axis of size one; then come the axes of the operands in order, then
-what the program makes itself, step by step. Models repeat their layers, so one program serves many operators.
+A program speaks of dims by number. Number 0 is the axis of size one, or of none; then come the axes of the operands in
+order, then what the program makes itself, step by step. Models repeat their layers, so one program serves many
+operators.
 """
 
 from __future__ import annotations
@@ -160,6 +161,8 @@ class _Compiler:
         spec, layout = self.spec, self.layout
         if spec.takes or spec.ties or layout.concatenates or any(size != 1 for size in spec.sizes.values()):
             return False
+        if 0 in self.extents.values():
+            return False
         return all(len([name for name in product.factors if name not in spec.sizes]) < 2 for product in layout.products)
 
     def _fresh(self, name: str) -> Step:
@@ -230,7 +233,7 @@ class _Compiler:
                 source = self._letter(take[0])
                 if size > 1:
                     known = self._add(Taken(source, take[1]))
-                else:
+                elif size:
                     self.lone.append((source, take[1]))
             elif size > 1:
                 known = self._add(self._fresh(name))
@@ -248,7 +251,7 @@ class _Compiler:
             if isinstance(axis, Product):
                 parts = tuple(self._letter(name) for name in axis.factors if self.extents[name] > 1)
             else:
-                parts = tuple(self._number(part) for part in axis.parts)
+                parts = tuple(self._number(part) for part in axis.parts if self._size(part))
             known = self._add(Joined(parts, isinstance(axis, Product))) if len(parts) > 1 else parts[0] if parts else 0
             self.joined[axis] = known
         return known
@@ -325,10 +328,8 @@ def compiled(op: Op, rule: Rule, shared: bool) -> Program:
         RuleError: the rule cannot speak, or does not fit the shapes.
     """
     spec = described(op, rule)
-    for value, axes in zip((*op.inputs, *op.outputs), (*spec.operands, *spec.results), strict=True):
-        # An operand without elements stands for one that is left out, where the rule says nothing of it.
-        if value is not None and (value.shape is None or (0 in value.shape and axes is not None)):
-            raise RuleError("the shape of an operand is not known before running")
+    if any(value is not None and value.shape is None for value in (*op.inputs, *op.outputs)):
+        raise RuleError("the shape of an operand is not known before running")
     if any(
         axes is None and value is not None and value.rank for value, axes in zip(op.outputs, spec.results, strict=True)
     ):
@@ -376,7 +377,7 @@ def _extents(op: Op, spec: Spec) -> dict[str, int]:
                 raise RuleError(f"{value.name!r} has {len(value.shape)} axes, not {len(axes)}")
             for axis, size in zip(axes, value.shape, strict=True):
                 if isinstance(axis, Letter):
-                    if size > extents.get(axis.name, 0):
+                    if size > extents.get(axis.name, -1):  # an axis may have no positions
                         extents[axis.name] = size
                 elif isinstance(axis, Product):
                     products.append((axis, size))

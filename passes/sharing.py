@@ -25,7 +25,7 @@ class Programs:
         self._scaling: dict[Likeness, Program | Literal[False]] = {}  # False: sizes matter
         self._kinds: dict[Kind, int] = {}
         self._outlines: dict[tuple[int, ...], int] = {}
-        self._patterns: dict[tuple[bool, ...], int] = {}
+        self._patterns: dict[tuple[int, ...], int] = {}
 
     def of(self, op: Op, rule: Rule) -> Program:
         """The program of a rule for an operator.
@@ -60,12 +60,12 @@ class Programs:
         return program
 
     def _outline(self, shape: tuple[int, ...] | None) -> int | None:
-        """A number for which sizes are one."""
+        """A number for which sizes are one or none."""
         if shape is None:
             return None
         known = self._outlines.get(shape)
         if known is None:
-            pattern = tuple([size == 1 for size in shape])
+            pattern = tuple([min(size, 2) for size in shape])
             known = self._outlines[shape] = self._patterns.setdefault(pattern, len(self._patterns))
         return known
 

@@ -57,6 +57,14 @@ def test_operators_are_not_alike_where_other_sizes_are_one() -> None:
     assert not alike(conv(4, 8, 3), conv(4, 8, 1))
 
 
+def test_operators_are_not_alike_where_other_sizes_are_none() -> None:
+    def relu(size: int) -> Op:
+        return Op(f"relu{size}", "Relu", "", 14, (tensor("x", (2, size)),), (tensor("y", (2, size)),), {})
+
+    assert alike(relu(4), relu(5))
+    assert not alike(relu(4), relu(0))
+
+
 X, Y = tensor("x", (2, 2)), tensor("y", (2, 2))
 
 
