@@ -203,9 +203,9 @@ TABLES = (
     ),
     Table(
         "ResNet-20 from scratch, half of the MACs removed in one cycle",
-        "Ten epochs. Looks are an epoch apart and compare over three epochs, so that the indicator speaks for the "
-        "first time where the latest bound lies, after four epochs. HESSO takes its groups in ten steps, by a quarter "
-        "of the run, and again those of the last layers first.",
+        "Ten epochs. The indicator needs five looks, an epoch apart, so that it speaks for the first time where the "
+        "latest bound lies, after four epochs. HESSO takes its groups in ten steps, by a quarter of the run; what it "
+        "takes lies again where most of the parameters are.",
         "cpu",
         _one_cycle("resnet20-scratch", "resnet20", 10, 0.5, 0.0, seeds=(0, 1)),
     ),

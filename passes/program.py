@@ -196,11 +196,14 @@ class _Compiler:
                 if isinstance(axis, One):
                     if size != 1:
                         raise RuleError(f"an axis of size one has {size} positions")
-                elif size > 1:  # one position serves all: a broadcast, or the axis is of size one everywhere
+                elif size != 1:  # one position serves all: a broadcast, or the axis is of size one everywhere
                     self._read(axis, size, number)
 
     def _read(self, axis: Axis, size: int, number: int) -> None:
         """Operand axis ``number`` is what the rule says."""
+        if not size:
+            self._same(size, self._size(axis))
+            return
         name = self._only_letter(axis)
         if name is None:
             if isinstance(axis, (Product, Concat)):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ozgraph.errors import RuleError
 from ozgraph.graph import Graph, Integers, Op, Value
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.sharing import Programs
@@ -97,6 +98,13 @@ def test_an_attribute_that_is_no_plain_value_makes_an_operator_unlike_all_others
     fill = np.zeros(1, np.float32)
     one, two = (op("Relu", [X], (2, 2), value=fill) for _ in range(2))
     assert not alike(one, two)
+
+
+def test_an_operand_without_positions_where_others_have_some_contradicts_the_rule() -> None:
+    """As declared shapes may: some writers put zero where they do not know."""
+    added = Op("add", "Add", "", 14, (tensor("x", (2, 7)), tensor("z", (2, 0))), (tensor("y", (2, 7)),), {})
+    with pytest.raises(RuleError):
+        Programs().of(added, registered()["Add"])
 
 
 def test_a_program_does_not_fit_operators_whose_sizes_contradict_the_rule() -> None:
