@@ -235,6 +235,7 @@ def main() -> None:
     if options.smoke:
         training, test = tuple(part[:256] for part in training), tuple(part[:100] for part in test)
     device = torch.device(options.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes are the same in every step
     data = (tuple(part.to(device) for part in training), tuple(part.to(device) for part in test))
     for seed in options.seed:
         for name in options.row:

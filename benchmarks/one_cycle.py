@@ -35,6 +35,7 @@ from ozgraph.runtime import OneCycle, Target
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from cifar_nets import NETS
+from recorded_step import RecordedStep, cross_entropy
 
 STEP_LIMIT, RUN_LIMIT = 1.15, 0.75
 REMOVED = 0.5
@@ -48,16 +49,29 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def optimizer_of(module: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+class Training:
+    """One network's steps: forward, backward and the optimizer; on CUDA the first two from a graph."""
 
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.module = module
+        self.optimizer = torch.optim.SGD(
+            module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=device.type == "cuda"
+        )
+        self.recorded = RecordedStep() if device.type == "cuda" else None
 
-def step(module: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor) -> None:
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
-        loss = nn.functional.cross_entropy(module(x), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+    def step(self, x: Tensor, labels: Tensor) -> None:
+        if self.recorded is not None:
+            self.recorded(self.module, x, labels)
+        else:
+            loss = cross_entropy(self.module, x, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+        self.optimizer.step()
+
+    def follow(self, pruner: OneCycle) -> None:
+        """Let the recording follow a cut."""
+        if self.recorded is not None:
+            pruner.follow(self.recorded.forget)
 
 
 def batch(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -75,19 +89,20 @@ def steps_after_a_cut(options: argparse.Namespace, device: torch.device) -> dict
     dense = made(options.net, device)
     small = copy.deepcopy(dense)
     x, labels = batch(options.batch, device)
-    ours, theirs = optimizer_of(small), optimizer_of(dense)
+    ours, theirs = Training(small, device), Training(dense, device)
     pruner = OneCycle(
-        ours, ozgraph.find_groups(small, x[:1]), target=Target(macs=REMOVED), steps=100, stop="latest", latest=0,
-        finish="cut", round_to=options.round_to, compactor=ozgraph.Compactor(small, x[:1]),
+        ours.optimizer, ozgraph.find_groups(small, x[:1]), target=Target(macs=REMOVED), steps=100, stop="latest",
+        latest=0, finish="cut", round_to=options.round_to, compactor=ozgraph.Compactor(small, x[:1]),
     )  # fmt: skip
-    for module, optimizer in ((small, ours), (dense, theirs)):  # the first small step is followed by the cut
+    ours.follow(pruner)
+    for training in (ours, theirs):  # the first small step is followed by the cut
         for _ in range(2):
-            step(module, optimizer, x, labels)
+            training.step(x, labels)
     times: dict[str, list[float]] = {"dense": [], "small": []}
     for _ in range(options.repeats):
-        for name, module, optimizer in (("dense", dense, theirs), ("small", small, ours)):
+        for name, training in (("dense", theirs), ("small", ours)):
             begun = clock(device)
-            step(module, optimizer, x, labels)
+            training.step(x, labels)
             times[name].append(clock(device) - begun)
     ratio = statistics.median(a / b for a, b in zip(times["small"], times["dense"], strict=True))
     kept = pruner.metrics()["macs_share"]
@@ -107,28 +122,29 @@ def steps_after_a_cut(options: argparse.Namespace, device: torch.device) -> dict
 def whole_runs(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Time of a run with a cut in its first third over that of a dense one."""
     x, labels = batch(options.training_batch, device)
-    dense = made(options.net, device)
-    optimizer = optimizer_of(dense)
-    step(dense, optimizer, x, labels)
-    begun = clock(device)
+    dense = Training(made(options.net, device), device)
+    dense.step(x, labels)
+    whole = 0.0
     for _ in range(options.steps):
-        step(dense, optimizer, x, labels)
-    whole = clock(device) - begun
+        begun = clock(device)
+        dense.step(x, labels)
+        whole += clock(device) - begun
 
     module = made(options.net, device)
-    optimizer = optimizer_of(module)
-    step(module, optimizer, x, labels)
+    training = Training(module, device)
+    training.step(x, labels)
     begun = clock(device)
     pruner = OneCycle(
-        optimizer, ozgraph.find_groups(module, x[:1]), target=Target(macs=REMOVED), steps=options.steps, every=0.02,
-        latest=0.2, stop="latest", finish_steps=0.05, round_to=options.round_to,
+        training.optimizer, ozgraph.find_groups(module, x[:1]), target=Target(macs=REMOVED), steps=options.steps,
+        every=0.02, latest=0.2, stop="latest", finish_steps=0.05, round_to=options.round_to,
         compactor=ozgraph.Compactor(module, x[:1]),
     )  # fmt: skip
+    training.follow(pruner)
     before = clock(device) - begun
     each = []
     for _ in range(options.steps):
         begun = clock(device)
-        step(module, optimizer, x, labels)
+        training.step(x, labels)
         each.append(clock(device) - begun)
     assert pruner.compaction is not None
     cut = pruner.compaction.cuts[0]
@@ -166,6 +182,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     if not options.json:
         print(
             f"{processor(device)}, torch {torch.__version__}, {options.device}, {options.threads} thread(s)", flush=True

@@ -10,8 +10,8 @@ from typing import Any
 
 import cifar_data
 import torch
+from recorded_step import RecordedStep, cross_entropy
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from ozgraph.runtime import HESSOCRIC
@@ -120,6 +120,7 @@ def train(
     *,
     save_minutes: float = 5.0,
     minutes: float = float("inf"),
+    record: bool = True,
     watch: Callable[[float | None], None] = lambda loss: None,
 ) -> float | None:
     """Train up to ``steps``, from wherever the checkpoint is, and save the end.
@@ -127,6 +128,7 @@ def train(
     Args:
         save_minutes: at most so much work is lost when the run is killed; the ends of epochs are saved too.
         minutes: save and stop once so much time has passed.
+        record: on CUDA, replay forward and backward from a graph.
         watch: called after every step, now and then with the loss.
 
     Returns:
@@ -136,13 +138,18 @@ def train(
     first, before = checkpoint.load(device)
     if first:
         print(f"{checkpoint.path}: going on from step {first} of {steps}")
+    recorded = RecordedStep() if record and device.type == "cuda" else None
+    if recorded is not None and run.pruner is not None and run.pruner.compaction is not None:
+        run.pruner.follow(recorded.forget)
     begun = saved = time.monotonic()
     for step in range(first, steps):
         x, labels = batches(step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = F.cross_entropy(run.module(x), labels)
-        run.optimizer.zero_grad()
-        loss.backward()
+        if recorded is not None:
+            loss = recorded(run.module, x, labels)
+        else:
+            loss = cross_entropy(run.module, x, labels)
+            run.optimizer.zero_grad()
+            loss.backward()
         if isinstance(run.pruner, HESSOCRIC):
             run.pruner.record(loss)
         run.optimizer.step()

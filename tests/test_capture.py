@@ -16,6 +16,7 @@ import ozgraph
 from ozgraph.errors import ModelError, UsageError
 from ozgraph.plan import Plan
 from ozgraph.rules.table import registered, registered_freezing
+from ozgraph.target import Target
 
 torch = pytest.importorskip("torch")
 
@@ -316,3 +317,35 @@ def test_modules_compiled_in_part_or_in_place() -> None:
     assert {value.name for value in graph.constants} == set(dict(module.named_parameters()))
     assert module[2]._compiled_call_impl is compiled
     assert [family.atom.size for family in ozgraph.analyze(graph).families] == [6]
+
+
+class Bounded(nn.Module):
+    """Takes another way from a thousand samples on, as kernels of CUDA do from 65536 on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Any) -> Any:
+        y = self.second(self.first(x).relu())
+        return y + 1 if x.shape[0] > 1000 else y
+
+
+def test_a_size_without_a_bound_gets_the_one_that_the_module_has() -> None:
+    captured = ozgraph.capture(Bounded(), (torch.randn(3, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    small = ozgraph.prune(captured, target=Target(parameters=0.3)).to_module()
+    assert small(torch.randn(7, 4)).shape == (7, 3)
+    # A size that the module fixes is no bound: whoever said that it varies has to hear of it.
+    with pytest.raises(ModelError, match="specialized"):
+        ozgraph.capture(Fixed(), (torch.randn(3, 4),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+class Fixed(nn.Module):
+    """Its batch is three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x).reshape(3, 8) * 2

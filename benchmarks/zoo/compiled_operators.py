@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +34,7 @@ def define() -> None:
     """Define what is absent, before torchvision is imported for the first time: it registers fake kernels for them."""
     if _DEFINED:
         return
+    _load()
     for schema in SCHEMAS:
         name = schema.partition("(")[0]
         _DEFINED.add(name)
@@ -42,6 +46,15 @@ def define() -> None:
             _LIBRARY.impl(name, _nms, "CPU")
         elif name == "roi_align":
             _LIBRARY.impl(name, _roi_align, "CompositeImplicitAutograd")
+
+
+def _load() -> None:
+    """Load torchvision's own operators where they are there and fit: a name may be defined only once."""
+    found = find_spec("torchvision")
+    for place in found.submodule_search_locations or () if found is not None else ():
+        for library in Path(place).glob("_C*.so"):
+            with suppress(OSError):
+                torch.ops.load_library(library)
 
 
 def admit() -> None:

@@ -20,6 +20,7 @@ from ozgraph.frontends.torch_faults import (
     is_data_dependent,
     unknown_output,
     unregistered_dataclasses,
+    within_bounds,
 )
 from ozgraph.frontends.torch_graph import build
 from ozgraph.frontends.torch_origin import TorchOrigin
@@ -157,13 +158,15 @@ def _export(
 ) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-    except Exception:
+    except Exception as error:
         found = unregistered_dataclasses(module, args, kwargs)
-        if not found:
+        narrower = within_bounds(dynamic_shapes, error)
+        if not found and narrower is None:
             raise
     for kind in found:
         torch.export.register_dataclass(kind)
-    return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    shapes = dynamic_shapes if narrower is None else narrower
+    return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def _traced(module: torch.nn.Module) -> torch.nn.Module:

@@ -79,6 +79,23 @@ def dry_run(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         return torch.func.functional_call(module, state, args, kwargs)
 
 
+def within_bounds(dynamic_shapes: Any, error: BaseException) -> Any:
+    """Dynamic shapes in the bounds that torch.export asks for; None where bounds are not what it is about.
+
+    Kernels take only so much (batch norms of CUDA 65535 samples), and a size without an upper bound is refused there.
+    """
+    from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
+
+    _, _, fixes = str(error).partition("Suggested fixes:\n")
+    lines = [line.strip() for line in fixes.strip().split("\n\n")[0].splitlines()]
+    if not lines or not all(re.fullmatch(r"\w+ = Dim\('\w+'(, m(in|ax)=\d+)+\)", line) for line in lines):
+        return None
+    try:
+        return refine_dynamic_shapes_from_suggested_fixes("Suggested fixes:\n" + "\n".join(lines), dynamic_shapes)
+    except Exception:  # sizes said in another way, such as by Dim.AUTO
+        return None
+
+
 def unregistered_dataclasses(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[type[Any], ...]:
