@@ -6,7 +6,7 @@ import copy
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import Tensor, nn  # noqa: E402
+from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.optim.swa_utils import AveragedModel  # noqa: E402
-from training.loops import groups_of, net  # noqa: E402
+from training.loops import batch, groups_of, net, train  # noqa: E402
 from training.nets import Residual, images  # noqa: E402
 
 import ozgraph  # noqa: E402
@@ -62,23 +62,7 @@ def on(device: str, kind: Callable[[], nn.Module] = Residual) -> nn.Module:
     return net(7, kind).double().to(device)
 
 
-def batch(step: int, device: str) -> tuple[Tensor, Tensor]:
-    x, y = images(1000 + step)
-    return x.double().to(device), y.to(device)
-
-
-def taken(module: Callable[..., Tensor], optimizer: Any, steps: Iterable[int], device: str, pruner: Any) -> list[float]:
-    losses = []
-    for step in steps:
-        x, y = batch(step, device)
-        loss = F.cross_entropy(module(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        if hasattr(pruner, "record"):
-            pruner.record(loss)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+LIKE = torch.zeros((), dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def exactly_zero(pruner: Any) -> None:
@@ -100,8 +84,8 @@ def test_it_prunes_what_it_prunes_on_the_processor(method: str, optimizer: str) 
         module = on(device)
         # What is fused or capturable is so on the device alone.
         made = OPTIMIZERS[optimizer if device == "cuda" else optimizer.split()[-1]](module.parameters())
-        pruner = METHODS[method](made, groups_of(module, batch(0, device)[0]))
-        losses = taken(module, made, range(30), device, pruner)
+        pruner = METHODS[method](made, groups_of(module, batch(0, next(module.parameters()))[0]))
+        losses = train(module, made, range(30), pruner)
         runs.append((pruner, losses, {name: value.cpu() for name, value in module.state_dict().items()}))
     (theirs, expected, weights), (pruner, losses, found) = runs
     assert (pruner.gone == theirs.gone).all() and pruner.finished and pruner.gone.any()
@@ -118,8 +102,8 @@ def test_it_prunes_what_it_prunes_on_the_processor(method: str, optimizer: str) 
 def test_a_step_that_does_not_select_reads_nothing_from_the_device(method: str) -> None:
     module = on("cuda")
     optimizer = OPTIMIZERS["sgd"](module.parameters())
-    pruner = METHODS[method](optimizer, groups_of(module, batch(0, "cuda")[0]))
-    x, y = batch(0, "cuda")
+    pruner = METHODS[method](optimizer, groups_of(module, batch(0, LIKE)[0]))
+    x, y = batch(0, LIKE)
     silent = 0
     for step in range(30):
         optimizer.zero_grad()
@@ -146,8 +130,8 @@ def test_a_step_that_does_not_select_reads_nothing_from_the_device(method: str) 
 def test_many_small_launches_are_one_graph() -> None:
     module = on("cuda")
     optimizer = OPTIMIZERS["sgd"](module.parameters())
-    pruner = METHODS["hesso"](optimizer, groups_of(module, batch(0, "cuda")[0]))
-    taken(module, optimizer, range(30), "cuda", pruner)
+    pruner = METHODS["hesso"](optimizer, groups_of(module, batch(0, LIKE)[0]))
+    train(module, optimizer, range(30), pruner)
     replays = [value for value in vars(pruner._zeroing).values() if isinstance(value, Replay)]
     assert replays and any(replay._graph is not None and not replay._refused for replay in replays)
 
@@ -170,7 +154,7 @@ def test_a_cut_in_a_recorded_run_goes_on_as_with_the_large_module(into: str) -> 
     for small in (True, False):
         module = on("cuda")
         optimizer = OPTIMIZERS["sgd"](module.parameters())
-        x = batch(0, "cuda")[0]
+        x = batch(0, LIKE)[0]
         more: dict[str, Any] = {}
         if small:
             sizes = ({0: torch.export.Dim("batch")},)
@@ -182,7 +166,7 @@ def test_a_cut_in_a_recorded_run_goes_on_as_with_the_large_module(into: str) -> 
             pruner.follow(recorded.forget, average)
         losses = []
         for step in range(50):
-            x, y = batch(step, "cuda")
+            x, y = batch(step, LIKE)
             if recorded is not None:
                 loss = recorded(pruner.module, x, y)
             else:
@@ -207,7 +191,7 @@ def test_a_recorded_step_is_the_plain_step() -> None:
         recorded = RecordedStep(lambda module, x, y: F.cross_entropy(module(x), y))
         losses = []
         for step in range(10):
-            x, y = batch(step, "cuda")
+            x, y = batch(step, LIKE)
             if record:
                 loss = recorded(module, x, y)
             else:
@@ -266,16 +250,16 @@ def test_a_run_goes_on_from_a_checkpoint(method: str, tmp_path: Path) -> None:
     def started() -> tuple[nn.Module, torch.optim.Optimizer, Any]:
         module = on("cuda")
         optimizer = OPTIMIZERS["sgd"](module.parameters())
-        return module, optimizer, METHODS[method](optimizer, groups_of(module, batch(0, "cuda")[0]))
+        return module, optimizer, METHODS[method](optimizer, groups_of(module, batch(0, LIKE)[0]))
 
     module, optimizer, pruner = started()
-    taken(module, optimizer, range(9), "cuda", pruner)
+    train(module, optimizer, range(9), pruner)
     torch.save([part.state_dict() for part in (pruner, module, optimizer)], tmp_path / "state.pt")
-    losses = taken(module, optimizer, range(9, 30), "cuda", pruner)
+    losses = train(module, optimizer, range(9, 30), pruner)
     other, theirs, again = started()
     for part, state in zip((again, other, theirs), torch.load(tmp_path / "state.pt", weights_only=True), strict=True):
         part.load_state_dict(state)
-    np.testing.assert_allclose(taken(other, theirs, range(9, 30), "cuda", again), losses, rtol=1e-9)
+    np.testing.assert_allclose(train(other, theirs, range(9, 30), again), losses, rtol=1e-9)
     assert (again.gone == pruner.gone).all() and again.finished
 
 

@@ -117,7 +117,10 @@ LIMITS = (
         "among negative numbers, the zero of a removed channel would have been the largest; in a residual network "
         "this holds the channels of the whole stage",
         "ReLU, a sigmoid or another operator whose result is never negative, ahead of it",
-        ("a maximum over it", "a minimum over it", "a maximum or minimum over it"),
+        (
+            "a maximum over it", "a minimum over it", "a maximum or minimum over it",
+            "a maximum, a product or a minimum over it",
+        ),
     ),
     Limit(
         "a softmax, a log-sum-exp, a product or an argmax along channels",
@@ -132,7 +135,7 @@ LIMITS = (
         (
             "the operator looks along it", "a window moves along it", "a window runs across", "a pooling window",
             "time runs along it", "windows overlap along it", "it becomes pixels", "it is made of pixels",
-            "it transforms along time",
+            "it transforms along time", "it is the only one read", "the operator's rule says nothing of this axis",
         ),
     ),
     Limit(
@@ -142,7 +145,7 @@ LIMITS = (
         (
             "the order of its slots matters", "the order along it", "a running ", "sorting along it",
             "a difference along it", "positions are counted along it", "the triangle depends on positions",
-            "positions along it are written one by one",
+            "a top-k along it", "positions along it are written one by one",
         ),
     ),
     Limit(
@@ -173,7 +176,23 @@ LIMITS = (
         "where a shuffle, or a reshape, lies between grouped layers whose groups and channels share no factor, no "
         "channel could go without moving others into another group",
         "a number of channels that is a multiple of groups times groups",
-        ("its positions are arranged in two ways that do not line up", "its numbers of heads do not divide"),
+        (
+            "its positions are arranged in two ways that do not line up", "its numbers of heads do not divide",
+            "the number of groups is an argument",
+        ),
+    ),
+    Limit(
+        "tensors that are stacked or taken apart",
+        "a position along such an axis is a tensor of its own, often the only one of its kind: a pair of coordinates, "
+        "the real and the imaginary part",
+        "none; the other axes prune",
+        ("every position along it is a tensor of its own", "every position along it becomes a tensor of its own"),
+    ),
+    Limit(
+        "slots that go together or not at all",
+        "one that goes takes all others along, or would leave an axis empty",
+        "none",
+        ("all of its slots go together", "an axis would be left without positions"),
     ),
     Limit(
         "tables that several uses read in part",

@@ -32,11 +32,17 @@ def net(seed: int = 0, kind: Callable[[], nn.Module] = Plain) -> nn.Module:
     return module.train()
 
 
+def batch(step: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch of a step, as numbers like these and beside them."""
+    x, y = images(1000 + step)
+    return x.to(like), y.to(like.device)
+
+
 def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable[int], pruner: Any = None) -> list[float]:
-    """Steps on batches that depend on their number alone; the losses."""
+    """Steps on batches that depend on their number alone, where the module lies and as it counts; the losses."""
     losses = []
     for step in steps:
-        x, y = images(1000 + step)
+        x, y = batch(step, next(module.parameters()))
         loss = F.cross_entropy(module(x), y)
         optimizer.zero_grad()
         loss.backward()
