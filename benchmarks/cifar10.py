@@ -7,6 +7,8 @@
 
 Rows are declared in ``cifar_rows.py``. A run is saved every few minutes and at the end of epochs into the folder of
 checkpoints; the same command goes on from there, and ``--minutes`` ends it in time, with status 3 while rows are left.
+With ``--jobs`` several run at a time, each in a process of its own: one network for 32x32 images leaves much of a large
+GPU idle, which NVIDIA's MPS (``nvidia-cuda-mps-control -d``) lets the others have.
 A finished row appends one line to ``benchmarks/results/cifar10.jsonl``; what is in there already is not run again.
 Nothing is chosen by looking at test images: they are read once, after the last epoch. ``--report`` writes the page from
 the lines. FOLDER holds CIFAR-10 as ``examples/cifar_data.py`` says; ``--pretrained`` names a safetensors file.
@@ -17,8 +19,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,6 +198,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="folder that runs are saved to and resumed from")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="save and stop after so long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="of the processor")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "cifar10.jsonl")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the page from the results, and run nothing")
@@ -208,6 +213,23 @@ def arguments() -> argparse.Namespace:
     if not (options.row or options.report or options.list):
         parser.error("give --row, --list or --report")
     return options
+
+
+def side_by_side(options: argparse.Namespace, deadline: float) -> int:
+    """Every row and seed in a process of its own, so many at a time in their order; the status of the worst."""
+
+    def run(job: tuple[int, str]) -> int:
+        seed, row = job
+        minutes = (deadline - time.monotonic()) / 60
+        if minutes <= 0:
+            return UNFINISHED
+        # Of options that are given twice the last counts.
+        only = ["--row", row, "--seed", str(seed), "--jobs", "1", "--minutes", str(minutes)]
+        return subprocess.run([sys.executable, __file__, *sys.argv[1:], *only], check=False).returncode
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        statuses = list(pool.map(run, [(seed, row) for seed in options.seed for row in options.row]))
+    return next((status for status in statuses if status not in (0, UNFINISHED)), max(statuses))
 
 
 def main() -> None:
@@ -227,6 +249,8 @@ def main() -> None:
         partial.write_text(page(results.lines), encoding="utf-8")
         partial.replace(options.report)
         return
+    if options.jobs > 1:
+        sys.exit(side_by_side(options, deadline))
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.checkpoint:

@@ -82,6 +82,19 @@ def test_a_dry_run_leaves_a_line_for_each_row_and_does_not_run_it_again(tmp_path
     assert third.returncode == 0 and third.stdout.count("measured before") == 2
 
 
+@pytest.mark.slow
+def test_runs_go_side_by_side_and_none_begins_too_late(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    rows = ("resnet20-one-shot", "resnet20-dense")
+    arguments = ("--smoke", "--row", *rows, "--seed", "0", "1", "--jobs", "2")
+    late = started(tmp_path, *arguments, "--minutes", "0")
+    assert late.returncode == 3 and not (tmp_path / "lines.jsonl").exists(), late.stderr
+    done = started(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert sorted((line["row"], line["seed"]) for line in lines) == [(row, n) for row in sorted(rows) for n in (0, 1)]
+
+
 def test_a_dry_run_does_not_go_into_the_committed_results(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     command = [sys.executable, str(ROOT / "benchmarks" / "cifar10.py"), "--smoke", "--row", "resnet20-dense"]
