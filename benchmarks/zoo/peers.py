@@ -49,7 +49,6 @@ def _torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
 
     module = made.module.requires_grad_(True)  # its graph is traced through autograd
     found: dict[str, Any] = {"outcome": "failed", "stage": "run"}
-    example: Any = made.kwargs if made.kwargs else made.args
     try:
         before = _results(module, made, double=False)
         ignored = _output_layers(module, made, before)
@@ -57,8 +56,8 @@ def _torch_pruning(made: Made, clock: Any) -> dict[str, Any]:
         found["stage"] = "build"
         with clock("peer build"):
             pruner = tp.pruner.MagnitudePruner(
-                module, example, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5,
-                ignored_layers=ignored, forward_fn=_forward,
+                module, made.args or made.kwargs, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5,
+                ignored_layers=ignored, forward_fn=_forward(made),
             )  # fmt: skip
         found["stage"] = "prune"
         names = {part: name for name, part in module.named_modules()}
@@ -90,11 +89,11 @@ def _prunable(made: Made, clock: Any) -> int:
     import torch_pruning as tp
 
     module = made.module.requires_grad_(True)
-    example: Any = made.kwargs if made.kwargs else made.args
     ignored = _output_layers(module, made, _results(module, made, double=False))
     size = _numbers(module)
     with clock("peer share"):
-        graph = tp.DependencyGraph().build_dependency(module, example_inputs=example, forward_fn=_forward)
+        graph = tp.DependencyGraph()
+        graph.build_dependency(module, example_inputs=made.args or made.kwargs, forward_fn=_forward(made))
         for group in list(graph.get_all_groups(ignored_layers=ignored)):
             root, function = group[0].dep.target.module, group[0].dep.handler
             width = graph.get_out_channels(root)
@@ -111,9 +110,14 @@ def _numbers(module: nn.Module) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def _forward(module: nn.Module, example: Any) -> Any:
-    result = module(**example) if isinstance(example, dict) else module(*example)
-    return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
+def _forward(made: Made) -> Callable[..., list[Tensor]]:
+    """How the peer calls the module: with all of its inputs, by position and by name."""
+
+    def call(module: nn.Module, _: Any) -> list[Tensor]:
+        leaves = pytree.tree_leaves(module(*made.args, **made.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.grad_fn is not None]
+
+    return call
 
 
 def _results(module: nn.Module, made: Made, *, double: bool = True) -> list[Tensor]:
