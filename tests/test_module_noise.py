@@ -16,7 +16,9 @@ from torch import Tensor, nn  # noqa: E402
 import ozgraph  # noqa: E402
 from models.halving import NOTHING, HalfOfEveryFamily  # noqa: E402
 from ozgraph.api import PruneResult  # noqa: E402
+from ozgraph.errors import UsageError  # noqa: E402
 from ozgraph.graph import Op  # noqa: E402
+from ozgraph.numerics import torch_compare  # noqa: E402
 from ozgraph.rules.registry import RULES  # noqa: E402
 from ozgraph.rules.table import registered  # noqa: E402
 
@@ -154,3 +156,34 @@ def test_in_float64_nothing_that_is_stored_excuses_a_difference() -> None:
     result = halved(Lifted(30.0).double(), torch.randn(2, 4, dtype=torch.float64))
     assert result.report.frozen_by_verification == ()
     assert result.report.max_relative_error <= result.report.limit < 1e-11
+
+
+class Large(nn.Module):
+    """Needs more memory in float64 than there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float64:
+            torch.empty(1 << 50)
+        return self.last(self.first(x).relu())
+
+
+def test_memory_that_does_not_suffice_is_called_so() -> None:
+    with pytest.raises(UsageError, match="not enough memory to verify Large"):
+        halved(Large(), torch.randn(2, 4))
+
+
+def test_memory_that_ends_while_the_pruned_module_runs_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch_compare.run
+
+    def run(module: nn.Module, *args: Any, **more: Any) -> Any:
+        if isinstance(module, torch.fx.GraphModule):
+            torch.empty(1 << 50)
+        return plain(module, *args, **more)
+
+    monkeypatch.setattr(torch_compare, "run", run)
+    with pytest.raises(UsageError, match="not enough memory to verify Cancelled"):
+        halved(Cancelled(), torch.randn(4, 6))

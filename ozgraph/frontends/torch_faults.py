@@ -69,6 +69,13 @@ def is_data_dependent(error: BaseException) -> bool:
     return False
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the processor or on a device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def dry_run(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a module gives, without elements: it runs on shapes and types, and writes to nothing of the caller's."""
     from torch._subclasses.fake_tensor import FakeTensorMode

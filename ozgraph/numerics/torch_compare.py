@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ozgraph.errors import UsageError, VerificationError
-from ozgraph.frontends.torch_faults import at_fault, first_line
+from ozgraph.frontends.torch_faults import at_fault, first_line, is_out_of_memory
 from ozgraph.graph import Array
 from ozgraph.numerics.measure import gap, is_real, liveliness, mismatch
 from ozgraph.numerics.torch_runs import Inputs, run, varied
@@ -40,7 +40,7 @@ class Reference:
         silent: positions of the inputs that are zero in both, leaf by leaf.
 
     Raises:
-        UsageError: the module does not run on them in float64.
+        UsageError: the module does not run on them in float64, or memory does not suffice.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class Reference:
         try:
             self.inputs, self.results = self._varied(inputs, silent)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise _too_large(self.name, error) from error
             where = at_fault(error)
             raise UsageError(
                 f"{self.name} does not run in float64 on inputs like the example"
@@ -86,6 +88,8 @@ class Reference:
         try:
             others = [arrays(run(pruned, _cut_inputs(each, taken))) for each in self.inputs]
         except Exception as error:
+            if is_out_of_memory(error):  # which says nothing of what was pruned
+                raise _too_large(self.name, error) from error
             return _failed(f"the pruned module does not run: {first_line(error)}", limit)
 
         def shared(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -106,6 +110,13 @@ class Reference:
                 arrays(run(self._module, each, self._changed, rounding=seed)) for seed, each in enumerate(self.inputs)
             ]
         return self._rounded
+
+
+def _too_large(name: str, error: BaseException) -> UsageError:
+    return UsageError(
+        f"there is not enough memory to verify {name}, which is run in float64 ({first_line(error)}); free some, give "
+        "smaller example inputs, or export it and prune the file, which is run as it is"
+    )
 
 
 def compared(
