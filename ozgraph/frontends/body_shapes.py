@@ -99,6 +99,7 @@ def _forget(control: Control, controls: Mapping[ir.Node, Control], known: Inferr
                 name = value.name or ""
                 known.shapes.pop(name, None)
                 known.elements.pop(name, None)
+                known.floats.pop(name, None)
                 computed.discard(name)
 
 

@@ -16,8 +16,9 @@ from onnx_ir.analysis import analyze_implicit_usage
 
 from ozgraph.frontends import arithmetic, dynamic_bodies
 from ozgraph.frontends.control_flow import graphs_of
+from ozgraph.frontends.evaluated import axes_read
 from ozgraph.frontends.known import Dim, Flags, Inferred, Variability
-from ozgraph.frontends.shapes import Skeleton, axes_read
+from ozgraph.frontends.shapes import Skeleton
 from ozgraph.graph import Integers
 
 
@@ -211,8 +212,8 @@ def _by_inference(
         integers = result.integers.get(value.name)
         if integers is not None and integers.static:
             data[value.name] = integers.elements
-        elif value.name in skeleton.constants:
-            data[value.name] = skeleton.constants[value.name]
+        elif (elements := sample.floats.get(value.name, skeleton.constants.get(value.name))) is not None:
+            data[value.name] = elements
     found = skeleton.infer_node(node, shapes, sample.dtypes, data)
     shape = found.shapes.get(name) if found is not None else None
     if shape is None or len(shape) != len(sizes):
@@ -236,7 +237,8 @@ def _elements(skeleton: Skeleton, node: ir.Node, sample: Inferred, result: Varia
         for value in node.inputs:
             known = result.integers.get(value.name or "") if value is not None else None
             if value is not None and known is None:
-                elements = skeleton.constants[value.name or ""]
+                elements = skeleton.elements_of(value.name or "", sample)
+                assert elements is not None
                 known = Integers(elements, np.zeros(elements.shape, dtype=np.bool_))
             operands.append(known)
         masks = arithmetic.varying(node, skeleton.version, operands, [elements for _, elements in outputs])

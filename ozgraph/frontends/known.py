@@ -18,11 +18,14 @@ class Inferred:
         dtypes: ONNX element types; missing for sequences, optionals and unknown types.
         shapes: sizes; a name or None where a size is not known. Missing when the rank is unknown.
         elements: contents of the tensors of shape arithmetic; constants among them.
+        floats: contents of what scalar constants alone make in floating point. That is no shape arithmetic, but what is
+            made of it may be: a pad is half of something, rounded.
     """
 
     dtypes: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
     elements: dict[str, Array] = field(default_factory=dict)
+    floats: dict[str, Array] = field(default_factory=dict)
 
     def static_shape(self, name: str) -> tuple[int, ...] | None:
         """Sizes of ``name`` if all are known."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
-from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes, dictionaries, plain_shapes
+from ozgraph.frontends import arithmetic, body_shapes, contrib_shapes, dictionaries, evaluated, plain_shapes
 from ozgraph.frontends.control_flow import Control, every_node, followed
+from ozgraph.frontends.evaluated import INTEGERS, MOST_FLOATS
 from ozgraph.frontends.hollow import without_weights
 from ozgraph.frontends.known import Dim, Inferred
 from ozgraph.frontends.normal_form import default_opset, root_cause
@@ -26,10 +25,6 @@ from ozgraph.frontends.tensors import elements
 from ozgraph.graph import Array
 
 Sizes = Mapping[str, tuple[Dim, ...]]
-
-_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
-_INTEGER_CODES = frozenset(dtype.value for dtype in _INTEGERS)
-_MOST_FLOATS = 64  # scales of Resize, bounds of Range and Clip
 
 
 class InferenceError(Exception):
@@ -72,7 +67,7 @@ class Skeleton:
         self.weights[value.name] = dtype.value, sizes
         if _may_decide(dtype, sizes) and dtype != ir.DataType.STRING and dtype.bitwidth >= 8:
             self._small[value.name] = tensor
-            if dtype in _INTEGERS:
+            if dtype in INTEGERS:
                 self.integers[value.name] = elements(tensor)
 
     @cached_property
@@ -215,8 +210,15 @@ class Skeleton:
         return {
             name: elements
             for name in (value.name or "" for value in node.inputs if value is not None)
-            if (elements := known.elements.get(name, self.constants.get(name))) is not None
+            if (elements := self.elements_of(name, known)) is not None
         }
+
+    def elements_of(self, name: str, known: Inferred) -> Array | None:
+        """The elements of a value, if they are known: shape arithmetic, or made of small constants."""
+        for found in (known.elements, known.floats, self.constants):
+            if name in found:
+                return found[name]
+        return None
 
     def version_of(self, domain: str) -> int:
         """Opset version in force for ``domain``."""
@@ -231,7 +233,7 @@ def _is_small(tensor: ir.TensorProtocol) -> bool:
 
 
 def _may_decide(dtype: ir.DataType, sizes: Iterable[int]) -> bool:
-    return math.prod(sizes) <= (arithmetic.MOST_ELEMENTS if dtype in _INTEGERS else _MOST_FLOATS)
+    return math.prod(sizes) <= (arithmetic.MOST_ELEMENTS if dtype in INTEGERS else MOST_FLOATS)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -313,13 +315,13 @@ def _settled(skeleton: Skeleton, sizes: Sizes) -> Inferred | None:
             name = node.outputs[0].name or ""
             known.shapes[name], known.dtypes[name] = result
             first = node.inputs[0].name or "" if node.inputs[0] is not None else ""
-            if first not in known.elements and not skeleton.is_small(first):
+            if first not in known.elements and first not in known.floats and not skeleton.is_small(first):
                 continue  # no arithmetic on sizes
         else:
             most -= 1
             if most < 0 or not _infer_other(skeleton, node, known):
                 return None
-        _evaluate(skeleton, node, known, computed)
+        evaluated.note(skeleton, node, known, computed)
     for value in graph.outputs:
         if value.dtype is not None and known.dtypes.get(value.name or "") != value.dtype.value:
             return None
@@ -372,7 +374,7 @@ def _walk_nodes(
         if any(value.name not in known.dtypes for value in outputs):
             # In a body, nothing has been inferred yet, and what is arithmetic shows in its type.
             _infer_results(skeleton, node, outputs, names, known)
-        _evaluate(skeleton, node, known, computed)
+        evaluated.note(skeleton, node, known, computed)
         if not all(known.complete(value.name or "") for value in outputs):
             _infer_results(skeleton, node, outputs, names, known)
 
@@ -419,58 +421,3 @@ def _use_declared(value: ir.Value, names: Mapping[str, int], known: Inferred) ->
             known.shapes[value.name] = tuple(
                 extent if isinstance(extent, int) else names.get(str(extent.value)) for extent in value.shape
             )
-
-
-def _evaluate(skeleton: Skeleton, node: ir.Node, known: Inferred, computed: set[str]) -> None:
-    """Record the elements of the outputs of ``node`` where it is shape arithmetic on known elements."""
-    if node.domain not in ("", "ai.onnx"):
-        return
-    if node.op_type in ("Shape", "Size"):
-        _read_size(node, known, computed)
-        return
-    if node.op_type not in arithmetic.EVALUATED:
-        return
-    operands: list[Array | None] = []
-    derived = False
-    for value in node.inputs:
-        if value is None:
-            operands.append(None)
-            continue
-        name = value.name or ""
-        found = known.elements.get(name, skeleton.constants.get(name))
-        if found is None:
-            return
-        if name not in computed and found.size > 1 and found.dtype.kind not in "iub":
-            return  # a weight, however small, is data even where a size says how it is laid out
-        derived = derived or name in computed
-        operands.append(found)
-    if not derived and known.dtypes.get(node.outputs[0].name or "") not in _INTEGER_CODES:
-        return  # arithmetic on weights alone is no shape arithmetic, however small they are
-    results = arithmetic.evaluate(node, skeleton.version, operands)
-    if results is None or (node.op_type == "ConstantOfShape" and results[0].dtype.kind not in "iub"):
-        return  # a float fill is an initial state or a mask, not a size
-    for output, result in zip(node.outputs, results, strict=False):
-        if output.name:
-            known.elements[output.name] = result
-            known.shapes[output.name] = result.shape
-            if derived:
-                computed.add(output.name)
-
-
-def _read_size(node: ir.Node, known: Inferred, computed: set[str]) -> None:
-    source, result = node.inputs[0], node.outputs[0]
-    assert source is not None and source.name is not None and result.name is not None
-    shape = known.static_shape(source.name)
-    if shape is None:
-        return
-    sizes: np.ndarray[Any, Any] = np.array(shape, dtype=np.int64)
-    sizes = np.array(sizes.prod(), dtype=np.int64) if node.op_type == "Size" else sizes[axes_read(node, len(shape))]
-    known.elements[result.name] = sizes
-    known.shapes[result.name] = sizes.shape
-    computed.add(result.name)
-
-
-def axes_read(node: ir.Node, rank: int) -> slice:
-    """The axes whose sizes a Shape node returns."""
-    start, end = node.attributes.get("start"), node.attributes.get("end")
-    return slice(start.as_int() if start else 0, end.as_int() if end else rank)
