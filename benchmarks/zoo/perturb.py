@@ -38,6 +38,8 @@ STARTS = (
     Start(shift=0.1, gain=1.0, centre=0.5),
     Start(shift=0.0, gain=0.2, centre=1.0),
     Start(shift=0.1, gain=0.5, centre=0.5),
+    Start(shift=0.1, gain=0.2, centre=0.5),
+    Start(shift=1.0, gain=1.0, centre=0.0),
 )
 """Around zero, a rectifier behind a norm makes two nearby signals part by a fifth more in every layer (Yang et al.
 2019, arXiv:1902.08129): some networks of fifty layers return nothing but rounding then. Well above it, what all inputs
