@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ozgraph.frontends.torch_faults import is_out_of_memory
 from ozgraph.frontends.torch_quiet import left_alone, quiet
 from ozgraph.numerics.torch_kernels import IN_DOUBLE
 
@@ -23,18 +24,58 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 _LOOKED_AT = 4096
 """Elements that tell a mask of two numbers from data."""
 
+_LARGE = 1 << 20
+"""Elements from which on a parameter is widened where it is read, instead of all of them at once."""
+
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
 class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Every operator computes in float64, whatever precision the module's Python casts to in between."""
+    """Every operator computes in float64, whatever precision the module's Python casts to in between.
+
+    Args:
+        borrowed: addresses of what is somebody else's, as stored: it is widened where it is read, and never written.
+    """
+
+    def __init__(self, borrowed: frozenset[int] = frozenset()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._borrowed = borrowed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
+        kwargs = kwargs or {}
         if not func._schema.is_mutable:
-            args, kwargs = pytree.tree_map(_widened, (args, kwargs or {}))
-        return IN_DOUBLE.get(func, func)(*args, **(kwargs or {}))
+            args, kwargs = pytree.tree_map(_widened, (args, kwargs))
+        elif self._borrowed:
+            args, kwargs = self._for_writing(func, args, kwargs)
+        return IN_DOUBLE.get(func, func)(*args, **kwargs)
+
+    def _for_writing(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """What an operator writes to as it is, and the rest widened."""
+        said = func._schema.arguments
+        written = {one.name for one in said if one.alias_info is not None and one.alias_info.is_write}
+        named = [(one.name, arg) for one, arg in zip(said, args, strict=False)]
+        for name, arg in (*named, *kwargs.items()):
+            if name in written and any(_address(leaf) in self._borrowed for leaf in _tensors(arg)):
+                raise _WrittenError
+
+        def widened(name: str, arg: Any) -> Any:
+            return arg if name in written else pytree.tree_map(_widened, arg)
+
+        return [widened(*pair) for pair in named], {name: widened(name, arg) for name, arg in kwargs.items()}
+
+
+class _WrittenError(Exception):
+    """A forward writes to one of its large parameters, which therefore have to be copied."""
+
+
+def _tensors(arg: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(arg) if isinstance(leaf, Tensor)]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _widened(item: Any) -> Any:
@@ -60,16 +101,17 @@ _DEFAULT_EPSILON = (torch.rms_norm, torch.nn.functional.rms_norm, torch.ops.aten
 
 
 @contextmanager
-def in_double(precision: torch.dtype = torch.float32) -> Iterator[None]:
+def in_double(precision: torch.dtype = torch.float32, borrowed: Iterable[Tensor] = ()) -> Iterator[None]:
     """Compute in float64: constants, casts and tensors made on the way.
 
     Args:
         precision: what the module computes in otherwise; it says what an epsilon is that nobody gave.
+        borrowed: what must not be written to.
     """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Double(), _OwnEpsilon(precision):  # type: ignore[no-untyped-call]
+        with _Double(frozenset(map(_address, borrowed))), _OwnEpsilon(precision):
             yield
     finally:
         torch.set_default_dtype(default)
@@ -92,6 +134,8 @@ def run(
 ) -> list[Any]:
     """The leaves of what a module returns in eval mode, with some of its tensors replaced; the module stays as it is.
 
+    Large parameters are not held twice: in float64 they are widened where they are read.
+
     Args:
         changed: tensors by name, plain attributes of parts too; one that has several names is replaced under all.
         double: compute in float64.
@@ -99,26 +143,40 @@ def run(
     """
     held = tensors_of(module)
     by_tensor = {id(held_by): (changed or {})[name] for name, held_by in _named(module) if name in (changed or {})}
-    copies: dict[int, Tensor] = {}
-    for name, tensor in _named(module):
-        if id(tensor) not in copies:
-            fresh = by_tensor.get(id(tensor), held[name]).detach()
-            wide = double and fresh.dtype in _NARROW
-            # Buffers that a run writes to are written to a copy.
-            copies[id(tensor)] = fresh.double() if wide else fresh.clone()
-    if rounding is not None:
-        generator = torch.Generator().manual_seed(rounding)
-        copies = {key: _rounded(tensor, generator) for key, tensor in copies.items()}
-    tensors = {name: copies[id(tensor)] for name, tensor in _named(module)}
-    args, kwargs = pytree.tree_map_only(Tensor, _input_double if double else torch.clone, inputs)
+    own = {id(tensor): by_tensor.get(id(tensor), held[name]).detach() for name, tensor in _named(module)}
+    parameters = {id(tensor) for tensor in module.parameters()} if double and rounding is None else set()
+    large = {key for key in parameters if own[key].dtype in _NARROW and own[key].numel() >= _LARGE}
     plain = {name: tensor for name, tensor in (changed or {}).items() if name not in held}
-    with left_alone(module, training=False), quiet(), _attributes(module, plain):
-        if double:
-            with in_double(_precision(held)):
-                results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
-        else:
-            results = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
-    return list(pytree.tree_leaves(results))
+
+    def results(borrowed: set[int]) -> list[Any]:
+        copies: dict[int, Tensor] = {}
+        for key, tensor in own.items():
+            wide = double and tensor.dtype in _NARROW
+            # Buffers that a run writes to are written to a copy.
+            copies[key] = tensor if key in borrowed else tensor.double() if wide else tensor.clone()
+        if rounding is not None:
+            generator = torch.Generator().manual_seed(rounding)
+            copies = {key: _rounded(tensor, generator) for key, tensor in copies.items()}
+        tensors = {name: copies[id(tensor)] for name, tensor in _named(module)}
+        args, kwargs = pytree.tree_map_only(Tensor, _input_double if double else torch.clone, inputs)
+        with ExitStack() as modes:
+            modes.enter_context(left_alone(module, training=False))
+            modes.enter_context(quiet())
+            modes.enter_context(_attributes(module, plain))
+            if double:
+                modes.enter_context(in_double(_precision(held), [own[key] for key in borrowed]))
+            made = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
+        leaves = pytree.tree_leaves(made)
+        return [_widened(leaf) if double and isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+    if large:
+        try:
+            return results(large)
+        except Exception as error:
+            # Somewhere one precision is asked for (recurrent layers do), or a parameter is written to.
+            if is_out_of_memory(error):
+                raise
+    return results(set())
 
 
 @contextmanager
