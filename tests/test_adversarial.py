@@ -204,13 +204,23 @@ def test_a_group_norm_loses_whole_groups_or_the_same_channels_of_every_group() -
     pruned(model, ("conv1.weight", 3, "exact"), ("conv1.weight", 4, "rescaled"))
 
 
-def test_a_group_norm_by_reshape_and_instance_norm_loses_whole_groups() -> None:
+def test_a_group_norm_by_reshape_and_instance_norm_does_so_too() -> None:
     net = Net("group_norm_reshaped")
     x = net.conv(net.input("x", (2, 3, 4, 4)), 3, 12, name="conv1")
     ones, zeros = net.const(np.ones(3, np.float32), "ones"), net.const(np.zeros(3, np.float32), "zeros")
     y = net.reshape(net.op("InstanceNormalization", net.reshape(x, 2, 3, -1), ones, zeros), 2, 12, 4, 4)
     y = net.op("Add", net.op("Mul", y, net.const(net.positive(12, 1, 1), "w")), net.const(net.normal(12, 1, 1), "b"))
-    pruned(net.build(net.conv(y, 12, 4)), ("conv1.weight", 3, "exact"))
+    pruned(net.build(net.conv(y, 12, 4)), ("conv1.weight", 3, "exact"), ("conv1.weight", 4, "rescaled"))
+
+
+@pytest.mark.parametrize("opset", [9, 18])
+def test_a_group_norm_of_one_group_is_a_layer_norm_over_everything(opset: int) -> None:
+    net = Net("one_group", opset=opset)
+    x = net.conv(net.input("x", (2, 3, 4, 4)), 3, 12, name="conv1")
+    scale, shift = net.const(np.full(1, 1.5, np.float32), "scale"), net.const(np.full(1, 0.25, np.float32), "shift")
+    y = net.reshape(net.op("InstanceNormalization", net.reshape(x, 2, 1, -1), scale, shift, epsilon=0.1), 2, 12, 4, 4)
+    y = net.op("Add", net.op("Mul", y, net.const(net.positive(12, 1, 1), "w")), net.const(net.normal(12, 1, 1), "b"))
+    pruned(net.build(net.conv(y, 12, 4)), ("conv1.weight", 12, "rescaled"))
 
 
 @pytest.mark.parametrize("returned", [False, True])

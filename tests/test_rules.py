@@ -142,7 +142,7 @@ LINES = [
     ("DequantizeLinear", [(4, 6), (), ()], [(4, 6)], {}, "a b, ,  -> a b"),
     # Norms.
     ("BatchNormalization", [IMAGE] + [(6,)] * 4, [IMAGE], {}, "a b c d, b, b, b, b -> a b c d"),
-    ("InstanceNormalization", [IMAGE, (6,), (6,)], [IMAGE], {}, "a b [c] [d], b, b -> a b [c] [d]"),
+    ("InstanceNormalization", [IMAGE, (6,), (6,)], [IMAGE], {}, "a b c d, b, b -> a b c d | norm c | norm d"),
     ("LayerNormalization", [(2, 5, 4), (4,), (4,)], [(2, 5, 4)], {}, "a b c, c, c -> a b c | norm c"),
     ("LayerNormalization", [(2, 5, 4), (5, 4)], [(2, 5, 4)], {"axis": 1}, "a b c, b c -> a b c | norm b | norm c"),
     ("RMSNormalization", [(2, 5, 4), (4,)], [(2, 5, 4)], {}, "a b c, c -> a b c | rms c"),

@@ -71,18 +71,53 @@ register(
 
 @ByStates
 def _instance_norm(op: Op, states: Sequence[Slots | None], result: int, axis: int) -> Slots:
-    """A slot that is constant over the normalised positions becomes beta, and so does one with gamma zero."""
+    """A slot that is constant over the normalised positions becomes beta, and so does one with gamma zero.
+
+    A slot among those positions is not the mean there when it is zero.
+    """
     x, gamma, beta = (_state(states, position) for position in range(3))
-    return np.where(~np.isnan(x) | (gamma == 0), beta, np.nan)
+    constant = ~np.isnan(x) if axis < 2 else np.zeros(x.shape, dtype=np.bool_)
+    return np.where(constant | (gamma == 0), beta, np.nan)
 
 
 def _instance(op: Op) -> Spec:
     names = letters("a", len(need_shape(op.inputs[0], op)))
-    over = {f"a{number}": POSITIONS for number in range(2, len(names))}
-    return Spec((names, (names[1],), (names[1],)), (names,), frozen=over)
+    over = {f"a{number}": Reduction.NORM for number in range(2, len(names))}
+    return Spec((names, (names[1],), (names[1],)), (names,), reduced=over)
 
 
-register("InstanceNormalization", Rule(_instance, _instance_norm, text="n c *s, c, c -> n c *s"))
+def _instance_norm_keeps_its_statistics(edit: Edit) -> None:
+    """Fewer instances are fewer instances; fewer positions, as where groups of channels lie in one, are written out."""
+    op = edit.op
+    source, gamma, beta = op.inputs[:3]
+    assert source is not None and source.shape is not None and source.dtype is not None
+    assert gamma is not None and beta is not None
+    before, after = int(np.prod(source.shape[2:])), int(np.prod(edit.shape(source)[2:]))
+    if before == after:
+        return
+    beside = np.array([-1, *([1] * (source.rank - 2))], dtype=np.int64)
+    shaped = {part: edit.rename(part) for part in ("gamma", "beta")}
+    steps = [
+        NewOp("Reshape", (value.name, beside), (shaped[part],)) for part, value in (("gamma", gamma), ("beta", beta))
+    ]
+    steps += decomposed(
+        edit,
+        source.name,
+        range(2, source.rank),
+        before,
+        after,
+        dtype=source.dtype,
+        gamma=shaped["gamma"],
+        beta=shaped["beta"],
+        epsilon=float(op.attributes.get("epsilon", 1e-5)),
+    )
+    edit.replace(*steps)
+
+
+register(
+    "InstanceNormalization",
+    Rule(_instance, _instance_norm, rewrite=_instance_norm_keeps_its_statistics, text="n c *s, c, c -> n c *s"),
+)
 
 
 def _normalized_from(op: Op) -> int:
@@ -186,13 +221,14 @@ def decomposed(
     after: int,
     *,
     dtype: np.dtype[Any],
-    gamma: Value | None,
-    beta: Value | None,
+    gamma: Value | str | None,
+    beta: Value | str | None,
     epsilon: float,
 ) -> list[NewOp]:
     """A layer norm with the original count and the zeroed slots' share of the variance, up to the first result.
 
-    mu = sum(x) / n and var = (sum of kept (x - mu)^2 + (n - m) mu^2) / n, n slots before and m after.
+    mu = sum(x) / n and var = (sum of kept (x - mu)^2 + (n - m) mu^2) / n, n slots before and m after. Scale and bias
+    broadcast; they are operands, or names of what operands have been made into.
     """
     result = edit.op.outputs[0]
     assert result is not None
@@ -227,7 +263,8 @@ def decomposed(
     for operator, operand in (("Mul", gamma), ("Add", beta)):
         if operand is not None:
             following = edit.rename(operator.lower())
-            steps.append(NewOp(operator, (last, operand.name), (following,)))
+            factor = operand if isinstance(operand, str) else operand.name
+            steps.append(NewOp(operator, (last, factor), (following,)))
             last = following
     steps.append(NewOp("Identity", (last,), (result.name,)))
     return steps
