@@ -122,8 +122,27 @@ def test_parameters_that_are_written_elsewhere_are_widened_first() -> None:
     torch.testing.assert_close(found[2], rows[0] + 0.5 * rows.t()[2] @ rows, rtol=1e-15, atol=1e-15)
 
 
+def test_a_rounding_moves_large_parameters_alike_wherever_they_are_read() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rows.t().clone() - self.rows.clone().t() + x
+
+    module, x = Twice(), torch.zeros(4, 4)
+    (apart,) = run(module, ((x,), {}), rounding=1)
+    assert not apart.any()
+    layers, indexes = Layers().eval(), torch.randint(0, 20, (2, 5))
+    exact, first, again, second = (run(layers, ((indexes,), {}), rounding=seed)[0] for seed in (None, 1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    assert 0 < float((first - exact).abs().max()) < 1e-13
+
+
 @pytest.mark.slow
-def test_large_parameters_are_not_held_twice() -> None:
+@pytest.mark.parametrize("rounding", ["None", "1"])
+def test_large_parameters_are_not_held_twice(rounding: str) -> None:
     code = """
 import resource, torch
 from torch import nn
@@ -133,8 +152,9 @@ module = nn.Sequential(*(nn.Linear(2048, 2048) for _ in range(16)))
 x = torch.randn(2, 2048)
 run(nn.Sequential(*module[:2]), ((x,), {}))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-run(module, ((x,), {}))
+run(module, ((x,), {}), rounding=ROUNDING)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
+    code = code.replace("ROUNDING", rounding)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 150, "MiB; 16 layers are 256 in float32 and 512 in float64"
+    assert float(done.stdout) < 200, "MiB; 16 layers are 256 in float32 and 512 in float64"

@@ -5,7 +5,7 @@ Importing this module imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -35,18 +35,20 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         borrowed: addresses of what is somebody else's, as stored: it is widened where it is read, and never written.
+        rounding: seed of the rounding by which its numbers move; None leaves them as they are.
     """
 
-    def __init__(self, borrowed: frozenset[int] = frozenset()) -> None:
+    def __init__(self, borrowed: Sequence[int] = (), rounding: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._borrowed = borrowed
+        self._borrowed = {address: number for number, address in enumerate(borrowed)}
+        self._rounding = rounding
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
         kwargs = kwargs or {}
         if not func._schema.is_mutable:
-            args, kwargs = pytree.tree_map(_widened, (args, kwargs))
+            args, kwargs = pytree.tree_map(self._wide, (args, kwargs))
         elif self._borrowed:
             args, kwargs = self._for_writing(func, args, kwargs)
         return IN_DOUBLE.get(func, func)(*args, **kwargs)
@@ -61,9 +63,19 @@ class _Double(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise _WrittenError
 
         def widened(name: str, arg: Any) -> Any:
-            return arg if name in written else pytree.tree_map(_widened, arg)
+            return arg if name in written else pytree.tree_map(self._wide, arg)
 
         return [widened(*pair) for pair in named], {name: widened(name, arg) for name, arg in kwargs.items()}
+
+    def _wide(self, item: Any) -> Any:
+        wide = _widened(item)
+        if self._rounding is None or not isinstance(item, Tensor) or wide is item:
+            return wide
+        number = self._borrowed.get(_address(item))
+        if number is None:
+            return wide
+        # Moved alike wherever it is read.
+        return _rounded(wide, torch.Generator().manual_seed(self._rounding + 1_000_003 * (number + 1)))
 
 
 class _WrittenError(Exception):
@@ -101,17 +113,20 @@ _DEFAULT_EPSILON = (torch.rms_norm, torch.nn.functional.rms_norm, torch.ops.aten
 
 
 @contextmanager
-def in_double(precision: torch.dtype = torch.float32, borrowed: Iterable[Tensor] = ()) -> Iterator[None]:
+def in_double(
+    precision: torch.dtype = torch.float32, borrowed: Iterable[Tensor] = (), rounding: int | None = None
+) -> Iterator[None]:
     """Compute in float64: constants, casts and tensors made on the way.
 
     Args:
         precision: what the module computes in otherwise; it says what an epsilon is that nobody gave.
         borrowed: what must not be written to.
+        rounding: seed of the rounding by which its numbers move.
     """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Double(frozenset(map(_address, borrowed))), _OwnEpsilon(precision):
+        with _Double([*map(_address, borrowed)], rounding), _OwnEpsilon(precision):
             yield
     finally:
         torch.set_default_dtype(default)
@@ -144,11 +159,11 @@ def run(
     held = tensors_of(module)
     by_tensor = {id(held_by): (changed or {})[name] for name, held_by in _named(module) if name in (changed or {})}
     own = {id(tensor): by_tensor.get(id(tensor), held[name]).detach() for name, tensor in _named(module)}
-    parameters = {id(tensor) for tensor in module.parameters()} if double and rounding is None else set()
-    large = {key for key in parameters if own[key].dtype in _NARROW and own[key].numel() >= _LARGE}
+    parameters = [id(tensor) for tensor in module.parameters()] if double else []
+    large = [key for key in parameters if own[key].dtype in _NARROW and own[key].numel() >= _LARGE]
     plain = {name: tensor for name, tensor in (changed or {}).items() if name not in held}
 
-    def results(borrowed: set[int]) -> list[Any]:
+    def results(borrowed: list[int]) -> list[Any]:
         copies: dict[int, Tensor] = {}
         for key, tensor in own.items():
             wide = double and tensor.dtype in _NARROW
@@ -164,7 +179,7 @@ def run(
             modes.enter_context(quiet())
             modes.enter_context(_attributes(module, plain))
             if double:
-                modes.enter_context(in_double(_precision(held), [own[key] for key in borrowed]))
+                modes.enter_context(in_double(_precision(held), [own[key] for key in borrowed], rounding))
             made = torch.func.functional_call(module, tensors, args, kwargs, strict=False)
         leaves = pytree.tree_leaves(made)
         return [_widened(leaf) if double and isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -176,7 +191,7 @@ def run(
             # Somewhere one precision is asked for (recurrent layers do), or a parameter is written to.
             if is_out_of_memory(error):
                 raise
-    return results(set())
+    return results([])
 
 
 @contextmanager
