@@ -7,8 +7,8 @@
 
 Rows are declared in ``cifar_rows.py``. A run is saved every few minutes and at the end of epochs into the folder of
 checkpoints; the same command goes on from there, and ``--minutes`` ends it in time, with status 3 while rows are left.
-With ``--jobs`` several run at a time, each in a process of its own: one network for 32x32 images leaves much of a large
-GPU idle, which NVIDIA's MPS (``nvidia-cuda-mps-control -d``) lets the others have.
+With ``--jobs`` several run at a time, each in a process of its own; on a GPU they can share it by NVIDIA's MPS
+(``nvidia-cuda-mps-control -d``).
 A finished row appends one line to ``benchmarks/results/cifar10.jsonl``; what is in there already is not run again.
 Nothing is chosen by looking at test images: they are read once, after the last epoch. ``--report`` writes the page from
 the lines. FOLDER holds CIFAR-10 as ``examples/cifar_data.py`` says; ``--pretrained`` names a safetensors file.

@@ -29,7 +29,7 @@ time, with status 3 while something is left to do, so that long rows fit into sh
     until python benchmarks/cifar10.py --row NAME --data FOLDER --checkpoint FOLDER --minutes 9
     do [ $? = 3 ] || break; done
 
-`--jobs 4` keeps four runs going at a time, which uses a large GPU better, best under NVIDIA's MPS.
+`--jobs 4` keeps four runs going at a time, each in a process of its own; on a GPU they can share it by NVIDIA's MPS.
 
 `FOLDER` of `--data` holds CIFAR-10 as `examples/cifar_data.py` says; `--cache FILE` spares decoding it again.
 `--pretrained` names a safetensors file with the weights to start from. How much faster the pruned files are is measured

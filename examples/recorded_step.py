@@ -65,5 +65,5 @@ class RecordedStep:
     def _gradients(self, module: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         module.zero_grad(set_to_none=True)
         loss = self._loss_of(module, x, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss

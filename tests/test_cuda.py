@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.optim.swa_utils import AveragedModel  # noqa: E402
-from training.loops import batch, groups_of, net, train  # noqa: E402
+from training.loops import batch, exactly_zero, groups_of, net, train  # noqa: E402
 from training.nets import Residual, images  # noqa: E402
 
 import ozgraph  # noqa: E402
@@ -63,17 +63,6 @@ def on(device: str, kind: Callable[[], nn.Module] = Residual) -> nn.Module:
 
 
 LIKE = torch.zeros((), dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def exactly_zero(pruner: Any) -> None:
-    """Every element of every group that is gone is 0.0, and the target is met."""
-    assert pruner.finished and pruner.gone.any()
-    tensors = dict(pruner.module.named_parameters()) | dict(pruner.module.named_buffers())
-    for family, span in pruner.layout.spans():
-        gone = np.flatnonzero(pruner.gone[span])
-        for occurrence in family.zeroed:
-            positions = torch.from_numpy(np.isin(occurrence.slots(), gone))
-            assert not tensors[occurrence.tensor].detach().cpu().movedim(occurrence.axis, 0)[positions].any()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

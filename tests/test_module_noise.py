@@ -176,11 +176,13 @@ def test_memory_that_does_not_suffice_is_called_so() -> None:
         halved(Large(), torch.randn(2, 4))
 
 
-def test_memory_that_ends_while_the_pruned_module_runs_gives_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["the pruned module runs", "noise is measured"])
+def test_memory_that_ends_later_is_called_so_and_gives_nothing_back(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = torch_compare.run
 
     def run(module: nn.Module, *args: Any, **more: Any) -> Any:
-        if isinstance(module, torch.fx.GraphModule):
+        pruned = isinstance(module, torch.fx.GraphModule)
+        if pruned if when == "the pruned module runs" else more.get("rounding") is not None:
             torch.empty(1 << 50)
         return plain(module, *args, **more)
 

@@ -51,9 +51,9 @@ class Reference:
         self._rounded: list[list[Any]] | None = None
         try:
             self.inputs, self.results = self._varied(inputs, silent)
+        except UsageError:
+            raise
         except Exception as error:
-            if is_out_of_memory(error):
-                raise _too_large(self.name, error) from error
             where = at_fault(error)
             raise UsageError(
                 f"{self.name} does not run in float64 on inputs like the example"
@@ -66,11 +66,29 @@ class Reference:
         for draw in (True, False):
             made = [_silenced(varied(inputs, seed, draw=draw), silent) for seed in SEEDS]
             try:
-                return made, [arrays(run(self._module, each, self._changed)) for each in made]
+                return made, [self._ran(self._module, each, self._changed) for each in made]
             except Exception:
                 if not draw:
                     raise
         raise AssertionError
+
+    def _ran(
+        self,
+        module: torch.nn.Module,
+        inputs: Inputs,
+        changed: Mapping[str, Tensor] | None = None,
+        rounding: int | None = None,
+    ) -> list[Any]:
+        """What a module returns; memory that does not suffice is called so, and says nothing of what was pruned."""
+        try:
+            return arrays(run(module, inputs, changed, rounding=rounding))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"there is not enough memory to verify {self.name}, which is run in float64 ({first_line(error)}); "
+                "free some, give smaller example inputs, or export it and prune the file, which is run as it is"
+            ) from error
 
     def compare(
         self, pruned: torch.nn.Module, *, taken: Cuts = (), shown: Cuts = (), limit: float = LIMIT
@@ -86,10 +104,10 @@ class Reference:
             VerificationError: nothing varies with the inputs.
         """
         try:
-            others = [arrays(run(pruned, _cut_inputs(each, taken))) for each in self.inputs]
+            others = [self._ran(pruned, _cut_inputs(each, taken)) for each in self.inputs]
+        except UsageError:
+            raise
         except Exception as error:
-            if is_out_of_memory(error):  # which says nothing of what was pruned
-                raise _too_large(self.name, error) from error
             return _failed(f"the pruned module does not run: {first_line(error)}", limit)
 
         def shared(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -99,7 +117,7 @@ class Reference:
 
     def noise(self, pruned: torch.nn.Module, nudged: torch.nn.Module, *, taken: Cuts = ()) -> float:
         """How far two pruned modules are apart that differ by rounding alone, in the measure of :meth:`compare`."""
-        rows = [[arrays(run(module, _cut_inputs(each, taken))) for each in self.inputs] for module in (pruned, nudged)]
+        rows = [[self._ran(module, _cut_inputs(each, taken)) for each in self.inputs] for module in (pruned, nudged)]
         error = compared(rows[0], rows[1], LIMIT).max_relative_error
         return error if error < float("inf") else 0.0
 
@@ -107,16 +125,9 @@ class Reference:
         """The original's results with every number moved by one rounding, run by run."""
         if self._rounded is None:
             self._rounded = [
-                arrays(run(self._module, each, self._changed, rounding=seed)) for seed, each in enumerate(self.inputs)
+                self._ran(self._module, each, self._changed, rounding=seed) for seed, each in enumerate(self.inputs)
             ]
         return self._rounded
-
-
-def _too_large(name: str, error: BaseException) -> UsageError:
-    return UsageError(
-        f"there is not enough memory to verify {name}, which is run in float64 ({first_line(error)}); free some, give "
-        "smaller example inputs, or export it and prune the file, which is run as it is"
-    )
 
 
 def compared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,3 +52,16 @@ def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: Iterable[i
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def exactly_zero(pruner: Any) -> None:
+    """Every element of every group that is gone is 0.0, and the target is met."""
+    assert pruner.finished
+    tensors = dict(pruner.module.named_parameters()) | dict(pruner.module.named_buffers())
+    for family, span in pruner.layout.spans():
+        gone = np.flatnonzero(pruner.gone[span])
+        assert len(gone) < family.size
+        for occurrence in family.zeroed:
+            positions = torch.from_numpy(np.isin(occurrence.slots(), gone))
+            slices = tensors[occurrence.tensor].detach().cpu().movedim(occurrence.axis, 0)[positions]
+            assert slices.abs().sum() == 0.0
