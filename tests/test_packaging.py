@@ -118,7 +118,7 @@ def test_the_version_is_the_installed_one() -> None:
 def test_tests_see_the_installed_package_and_not_the_checkout() -> None:
     origin = json.loads(importlib.metadata.distribution("ozgraph").read_text("direct_url.json") or "{}")
     editable = origin.get("dir_info", {}).get("editable", False)
-    assert editable == (ROOT in Path(ozgraph.__file__).resolve().parents)
+    assert editable == (Path(ozgraph.__file__).resolve().parent == ROOT / "ozgraph")
 
 
 def test_the_commands_import_without_torch_and_without_the_heavy_libraries(tmp_path: Path) -> None:
