@@ -24,6 +24,7 @@ made from `benchmarks/results/zoo.jsonl`:
 
     python benchmarks/zoo run torchvision timm huggingface diffusers small elsewhere
     python benchmarks/zoo run torchvision timm huggingface diffusers small --peer torch-pruning
+    python benchmarks/zoo run torchvision timm huggingface diffusers small elsewhere --peer onnxsim
     python benchmarks/zoo report --markdown docs/zoo.md --html docs/zoo.html --limits docs/limits.md
 
 *Captured* models are those that torch.export or the ONNX exporter follows, whole or up to the first operator whose
@@ -214,31 +215,40 @@ def _share_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple
 
 
 _ONNXSIM_TEXT = (
-    "`apply_structured_pruning` of onnxsim, ratio one half, on the exported files; which channels it took it does not "
-    "say, so that there is nothing to compare its results with.\n\n"
+    "`apply_structured_pruning` of onnxsim, ratio one half, on the exported files. It does not say which channels it "
+    "took: they are found by the numbers of what it left. *Equal*: the same results as the original with exactly these "
+    "at zero, by the measure of `ozgraph verify`; theirs that remove nothing count as neither.\n\n"
 )
 _ONNXSIM_HEAD = (
-    "library", "models", "ozgraph prunes and verifies the file", "it removes something and runs",
-    "ozgraph, median share removed", "its median share removed",
+    "library", "files", "ozgraph runs", "ozgraph equal", "theirs runs", "theirs equal", "both prune",
+    "ozgraph prunable, median", "theirs, median", "ours at least theirs", "where it is less",
 )  # fmt: skip
 
 
 def _onnxsim_rows(found: dict[Key, Line], rows: Sequence[Line]) -> Iterable[tuple[str, ...]]:
+    """Files alone: a model that no exporter writes is nobody's."""
     for library in dict.fromkeys(line["source"] for line in rows):
-        here = [line for line in rows if line["source"] == library]
-        keys = [("ozgraph", library, line["model"]) for line in here]
-        ours = [found[key]["routes"]["onnx"] for key in keys if "onnx" in found.get(key, {}).get("routes", {})]
+        pairs = [
+            (mine["routes"]["onnx"], line)
+            for line in rows
+            if line["source"] == library
+            and "onnx" in lines.outcomes(mine := found.get(("ozgraph", library, line["model"]), {}))
+        ]
+        total = len(pairs)
+        good = sum(mine["outcome"] == "ok" for mine, _ in pairs)
+        both = [
+            (mine["prunable"] / mine["parameters"], line["prunable"] / line["parameters"], line["model"])
+            for mine, line in pairs
+            if mine["outcome"] == "ok" and "prunable" in line
+        ]
+        less = sorted((mine - theirs, name) for mine, theirs, name in both if mine < theirs - 5e-4)
         yield (
-            library, str(len(here)), _of(sum(row["outcome"] == "ok" for row in ours), len(here)),
-            _of(sum(line.get("outcome") == "runs" for line in here), len(here)),
-            _percent(_median(map(_removed, ours))), _percent(_median(map(_removed, here))),
+            library, str(total), _of(good, total), _of(good, total),
+            _of(sum(line.get("outcome") == "runs" for _, line in pairs), total),
+            _of(sum(bool(line.get("equal")) for _, line in pairs), total), str(len(both)),
+            _percent(_median(mine for mine, _, _ in both)), _percent(_median(theirs for _, theirs, _ in both)),
+            _of(len(both) - len(less), len(both)), ", ".join(f"{name} ({by:+.1%})" for by, name in less[:8]),
         )  # fmt: skip
-
-
-def _removed(line: Line) -> float | None:
-    if "parameters after" not in line:
-        return None
-    return 1 - float(line["parameters after"]) / max(line["parameters"], 1)
 
 
 def _lowest(ours: Sequence[Line]) -> Iterable[tuple[str, ...]]:

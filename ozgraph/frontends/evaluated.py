@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,20 +12,22 @@ from ozgraph.frontends import arithmetic
 from ozgraph.frontends.known import Inferred
 from ozgraph.graph import Array
 
-if TYPE_CHECKING:
-    from ozgraph.frontends.shapes import Skeleton
-
 INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 INTEGER_CODES = frozenset(dtype.value for dtype in INTEGERS)
 MOST_FLOATS = 64
 """Scales of Resize, bounds of Range and Clip: larger tensors of floats decide about no size."""
 
 
-def note(skeleton: Skeleton, node: ir.Node, known: Inferred, computed: set[str]) -> None:
+Elements = Callable[[str, Inferred], Array | None]
+"""What a value holds where that is known: a small constant, or what was evaluated before."""
+
+
+def note(node: ir.Node, known: Inferred, computed: set[str], elements: Elements, version: int) -> None:
     """Record the elements of the outputs of ``node`` where it is shape arithmetic on known elements.
 
     Args:
         computed: names of what sizes decide; grows.
+        version: the opset.
     """
     if node.domain not in ("", "ai.onnx"):
         return
@@ -40,14 +43,14 @@ def note(skeleton: Skeleton, node: ir.Node, known: Inferred, computed: set[str])
             operands.append(None)
             continue
         name = value.name or ""
-        found = skeleton.elements_of(name, known)
+        found = elements(name, known)
         if found is None:
             return
         if name not in computed and name not in known.floats and found.size > 1 and found.dtype.kind not in "iub":
             return  # a weight, however small, is data even where a size says how it is laid out
         derived = derived or name in computed
         operands.append(found)
-    results = arithmetic.evaluate(node, skeleton.version, operands)
+    results = arithmetic.evaluate(node, version, operands)
     if results is None or (node.op_type == "ConstantOfShape" and results[0].dtype.kind not in "iub"):
         return  # a float fill is an initial state or a mask, not a size
     if not derived and known.dtypes.get(node.outputs[0].name or "") not in INTEGER_CODES:

@@ -321,7 +321,7 @@ def _settled(skeleton: Skeleton, sizes: Sizes) -> Inferred | None:
             most -= 1
             if most < 0 or not _infer_other(skeleton, node, known):
                 return None
-        evaluated.note(skeleton, node, known, computed)
+        evaluated.note(node, known, computed, skeleton.elements_of, skeleton.version)
     for value in graph.outputs:
         if value.dtype is not None and known.dtypes.get(value.name or "") != value.dtype.value:
             return None
@@ -374,7 +374,7 @@ def _walk_nodes(
         if any(value.name not in known.dtypes for value in outputs):
             # In a body, nothing has been inferred yet, and what is arithmetic shows in its type.
             _infer_results(skeleton, node, outputs, names, known)
-        evaluated.note(skeleton, node, known, computed)
+        evaluated.note(node, known, computed, skeleton.elements_of, skeleton.version)
         if not all(known.complete(value.name or "") for value in outputs):
             _infer_results(skeleton, node, outputs, names, known)
 
