@@ -40,6 +40,26 @@ def test_inputs_by_position_and_by_name_reach_the_module() -> None:
     assert [tensor.shape for tensor in peer_torch_pruning._forward(made)(made.module, None)] == [(1, 4, 8, 8)] * 3
 
 
+class HeldToSingle(nn.Module):
+    """Layers whose result meets a float32 one, whatever precision they have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+        self.grid = torch.ones(4, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.matmul(self.second(torch.relu(self.first(image))), self.grid)
+
+
+def test_a_module_that_does_not_run_in_float64_is_compared_in_its_own_precision() -> None:
+    pytest.importorskip("torch_pruning")
+    made = Made(HeldToSingle().eval(), (torch.rand(1, 3, 4, 4),), {})
+    found = peer_torch_pruning.torch_pruning(made, lambda stage: nullcontext())
+    assert found["outcome"] == "runs" and found["equal"], found
+    assert 0 <= found["difference"] < 1e-3
+
+
 def layers(path: Path, between: str = "Relu") -> Path:
     """Two products of random numbers with something elementwise between them, as a file."""
     random = np.random.default_rng(0)
