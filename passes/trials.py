@@ -63,9 +63,8 @@ class Bench(ABC):
         except Exception as error:  # a wrong rule or pass may fail anywhere: that is a mismatch, and has a family
             return failed(f"{type(error).__name__}: {error}")
 
-    def culprit(self) -> Atom:
-        """The first family in the order of the model whose removal, with those before it, does not agree."""
-        atoms = self.atoms
+    def culprit(self, atoms: Sequence[Atom]) -> Atom:
+        """The first of some families that do not agree together whose removal, with those before it, does not."""
         low, high = 0, len(atoms) - 1
         while low < high:
             middle = (low + high) // 2

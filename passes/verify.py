@@ -83,7 +83,7 @@ class Verify(Pass):
             bench = _bench(state, self, Path(folder))
             bench.check_reading()
             while True:
-                report = self._attempt(bench)
+                report, atoms = self._attempt(bench)
                 if report.equal:
                     state.verification = report
                     return True
@@ -94,17 +94,18 @@ class Verify(Pass):
                         f"the original does not agree with an unchanged copy of itself ({report.failure}); "
                         f"nothing was written"
                     )
-                culprit = bench.culprit()
+                culprit = bench.culprit(atoms)
                 self._give_back(state, culprit, report.failure or "")
 
-    def _attempt(self, bench: Bench) -> VerifyReport:
+    def _attempt(self, bench: Bench) -> tuple[VerifyReport, Sequence[Atom]]:
+        """The first comparison that fails, with its families in the order of the model, or all of them together."""
         atoms = bench.atoms
         trials: list[list[Atom]] = []
         shuffled = np.random.default_rng(self.seed)
         for _ in range(HALVES if self.halves and len(atoms) > 1 else 0):
             order = shuffled.permutation(len(atoms))
             middle = len(atoms) // 2
-            trials += [[atoms[i] for i in order[:middle]], [atoms[i] for i in order[middle:]]]
+            trials += [[atoms[i] for i in sorted(order[:middle])], [atoms[i] for i in sorted(order[middle:])]]
         if self.thorough and len(atoms) > 1:
             trials += [[atom] for atom in atoms]
         reports = []
@@ -113,11 +114,11 @@ class Verify(Pass):
                 self.progress("verify", number, len(trials) + 1)
             reports.append(bench.compare(trial))
             if not reports[-1].equal:
-                return reports[-1]
+                return reports[-1], trial
         if self.progress is not None:
             self.progress("verify", len(trials), len(trials) + 1)
         reports.append(bench.finish(self.output))
-        return _worst(reports)
+        return _worst(reports), atoms
 
     def _give_back(self, state: State, culprit: Atom, failure: str) -> None:
         """Freeze a family that does not verify and choose again without it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -53,6 +53,7 @@ class Original:
         runs: the inputs.
         expected: tensors that stood in when an earlier version of the model was compared; looked at before others.
         quanta: tensor -> its quantum, of a model that quantises its data.
+        loose: outputs that it does not reproduce once its weights are rounded otherwise.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Original:
     runs: list[Feeds]
     expected: Collection[str] = ()
     quanta: Mapping[str, float] | None = None
+    loose: Collection[str] = ()
     _measured: dict[str, Liveliness] = field(default_factory=dict)
     _unusable: set[str] = field(default_factory=set)
 
@@ -300,7 +302,8 @@ class Original:
             pairs = [(a, b.get(key)) for a, b in zip(originals, repeats, strict=False) if a is not None]
             present = [array for array in originals if array is not None]
             quantum = (self.quanta or {}).get(key, 0.0)
-            found[key] = liveliness(present, [(a, b) for a, b in pairs if b is not None], quantum)
+            alive = liveliness(present, [(a, b) for a, b in pairs if b is not None], quantum)
+            found[key] = replace(alive, reproducible=alive.reproducible and root(key, self.outputs) not in self.loose)
         return Observation(arrays, found)
 
     def _repeated(self, expose: Sequence[str]) -> list[Tensors]:

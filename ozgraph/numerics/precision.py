@@ -1,4 +1,4 @@
-"""Copies of a model that are easier to verify: in another floating type, or with weights that can be mapped.
+"""Copies of a model to verify it with: in another floating type, with weights that can be mapped, or rounded otherwise.
 
 CPU kernels for float16, bfloat16 and float64 are few, and half precision is too coarse to tell a wrong pruning from
 rounding. Its float32 twin computes the same function from the same (converted) weights.
@@ -63,6 +63,24 @@ def to_float64(path: Path, folder: Path) -> Path:
     Initializers that an operator takes as float32 only (``Resize`` scales) stay.
     """
     return _retyped(path, folder, ir.DataType.DOUBLE)
+
+
+def nudged(path: Path, folder: Path, seed: int, sign: int) -> Path:
+    """Write a twin into ``folder`` with the matrices' numbers each moved by up to two roundings, up or down.
+
+    Zeros stay, and so do vectors and scalars: sizes may be computed from those.
+
+    Args:
+        sign: 1, or -1 for the same moves the other way.
+    """
+    model = _load(path)
+    random = np.random.default_rng(seed)
+    for graph in _graphs(model):
+        for value in graph.initializers.values() if isinstance(graph, ir.Graph) else ():
+            tensor = value.const_value
+            if tensor is not None and len(tensor.shape) > 1 and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+                value.const_value = _Nudged(tensor, int(random.integers(1 << 31)), sign)
+    return _saved(model, path, folder, "nudged")
 
 
 def _retyped(path: Path, folder: Path, target: ir.DataType) -> Path:
@@ -179,6 +197,21 @@ class _Converted(_Derived):
     def _block(self, array: Array) -> Array:
         with np.errstate(over="ignore"):  # float64 weights beyond float32 become infinite in both models alike
             return array.astype(self.dtype.numpy())
+
+
+class _Nudged(_Derived):
+    """A tensor whose numbers are moved by up to two roundings."""
+
+    def __init__(self, tensor: ir.TensorProtocol, seed: int, sign: int) -> None:
+        super().__init__(tensor, tensor.dtype)
+        self._random, self._sign = np.random.default_rng(seed), sign
+
+    def _block(self, array: Array) -> Array:
+        steps = self._sign * self._random.integers(-2, 3, array.shape)
+        still = (array == 0) | ~np.isfinite(array)
+        rounding = np.spacing(np.abs(np.where(still, 1, array)))
+        moved: Array = np.where(still, array, array + (steps * rounding).astype(array.dtype))
+        return moved
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
