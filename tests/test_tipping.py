@@ -18,7 +18,7 @@ from ozgraph.numerics import compare as comparing
 from ozgraph.numerics.inputs import make_inputs
 from ozgraph.numerics.precision import nudged
 from ozgraph.numerics.runners import onnxruntime_engine
-from ozgraph.numerics.tipping import Tipping, tipping
+from ozgraph.numerics.tipping import Shaken, Tipping
 from ozgraph.passes.state import State
 from ozgraph.passes.trials import Bench, failed
 from ozgraph.results import VerifyReport
@@ -92,7 +92,7 @@ def test_inputs_that_tip_are_replaced_where_models_differ(tmp_path: Path, monkey
     report = compared(tmp_path, CHOICE, 0.5, seeds, nothing=UP)
     assert report.equal, report.failure
     assert report.compared == ("y",) and report.runs == 3
-    monkeypatch.setattr(comparing, "tipping", lambda *_, **__: Tipping(frozenset(), frozenset()))
+    monkeypatch.setattr(Shaken, "tipping", lambda *_: Tipping(frozenset(), frozenset()))
     assert not compared(tmp_path, CHOICE, 0.5, seeds, nothing=UP).equal
 
 
@@ -116,6 +116,16 @@ def test_integers_that_hang_on_rounding_are_compared_before_the_choice(tmp_path:
     assert not compared(tmp_path, CLASSES, 0.5, seeds, nothing=UP * 1000).equal
 
 
+def test_a_model_that_chooses_nothing_is_not_shaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> Tipping:
+        raise AssertionError
+
+    monkeypatch.setattr(Shaken, "tipping", never)
+    smooth = CHOICE.replace("ArgMax <axis = 1, keepdims = 0> (scores)", "Softmax <axis = 1> (scores)")
+    smooth = smooth.replace("Gather <axis = 0> (rows, best)", "MatMul(best, rows)")
+    assert not compared(tmp_path, smooth, 0.5, [0, 1, 2], rows=numbers(0.5)["rows"] * np.float32(1.001)).equal
+
+
 def test_only_those_inputs_tip_whose_scores_are_even(tmp_path: Path) -> None:
     even, clear = leaning(0.5, tmp_path)
     path = written(tmp_path / "model.onnx", CHOICE, numbers(0.5))
@@ -123,10 +133,10 @@ def test_only_those_inputs_tip_whose_scores_are_even(tmp_path: Path) -> None:
     seeds = sorted(even + clear)
     runs = [make_inputs(graph, {"x": (1, WIDTH)}, seed) for seed in seeds]
     engine = onnxruntime_engine(optimise=True, threads=1, providers=("CPUExecutionProvider",))
-    found = tipping(path, engine, runs, ("y",), tmp_path)
+    found = Shaken(path, engine, ("y",), tmp_path).tipping(runs)
     tipped = {seeds[run] for run in found.runs}
     assert tipped <= set(even) and len(tipped) > len(even) / 2
-    assert not list(tmp_path.glob("*nudged*")), "twins are gone once they ran"
+    assert not list(tmp_path.rglob("*nudged*")), "twins are gone once they ran"
 
 
 def test_numbers_move_by_two_roundings_at_most_there_and_back(tmp_path: Path) -> None:

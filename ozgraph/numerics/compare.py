@@ -30,7 +30,7 @@ from ozgraph.numerics.precision import mapped, to_float32, to_float64
 from ozgraph.numerics.quanta import quanta
 from ozgraph.numerics.runners import Feeds, Tensors, onnxruntime_engine, reference_engine, run_all
 from ozgraph.numerics.sessions import CPU, check_runs, read_structure
-from ozgraph.numerics.tipping import tipping
+from ozgraph.numerics.tipping import Shaken
 from ozgraph.results import VerifyReport
 
 Kept = Callable[[Value], "tuple[Array | None, ...] | None"]
@@ -44,8 +44,8 @@ EXACT_LIMIT = 1e-12
 # as well.
 _SHARP = 3e-5
 _EXACT_CEILING = EXACT_LIMIT / NOISE_FLOORS
-# How often inputs on which the original tips are replaced, and by one of how many.
-_ROUNDS, _CANDIDATES = 3, 4
+# How often inputs on which the original tips are replaced.
+_ROUNDS = 3
 
 
 def compare(
@@ -115,27 +115,23 @@ def compare(
         names = _tensor_names(first) & _tensor_names(second)
         current, loose = list(runs), frozenset[str]()
         fresh = count(max(seeds, default=0) + 1)
+
+        def another(feeds: Feeds) -> Feeds:
+            return made({name: np.shape(array) for name, array in feeds.items()}, next(fresh))
+
         for rounds in count():
             reference = Original(first, graph, engine, plain, ceiling, sharp, names, current, expected, steps, loose)
             report = _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT, noise)
-            if report.equal or plain is None or rounds == _ROUNDS:
+            if report.equal or plain is None or rounds == _ROUNDS or not reference.chooses:
                 return report
+            shaken = Shaken(first, engine, reference.outputs, folder, seed=rounds)
             current = list(reference.runs)
-            found = tipping(first, engine, current, reference.outputs, folder, seed=rounds)
-            calm: dict[int, Feeds] = {}
-            # Where all inputs tip, others will; those that a user gave stand for themselves.
-            if inputs is None and len(found.runs) < len(current):
-                tipped = sorted(found.runs) * _CANDIDATES
-                others = [
-                    made({name: np.shape(array) for name, array in current[run].items()}, next(fresh)) for run in tipped
-                ]
-                shaken = tipping(first, engine, others, reference.outputs, folder, seed=rounds).runs if others else ()
-                calm = {run: others[k] for k, run in enumerate(tipped) if k not in shaken}
+            found = shaken.tipping(current)
+            calm = shaken.calmer(current, found.runs, another) if inputs is None else {}
             if len(calm) < len(found.runs) or (not calm and found.loose <= loose):
                 return report
             loose |= found.loose
-            for run, feeds in calm.items():
-                current[run] = feeds
+            current = [calm.get(run, feeds) for run, feeds in enumerate(current)]
         raise AssertionError
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:

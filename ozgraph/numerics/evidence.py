@@ -24,6 +24,8 @@ _SECTIONS = 16
 _SATURATING = frozenset({"Cast", "Clip", "HardSigmoid", "Hardmax", "LogSoftmax", "Sigmoid", "Softmax", "Where"})
 # What these return may hardly vary, and then by leaps, where their operand is all rounding: that one says more.
 _SQUASHING = frozenset({"Erf", "HardSigmoid", "Hardmax", "Sigmoid", "Softmax", "Tanh"})
+# What these return leaps though it is floating.
+_LEAPING = frozenset({"Ceil", "Floor", "Hardmax", "Mod", "Round", "Sign"})
 _INFINITE = float("inf")
 
 
@@ -74,6 +76,16 @@ class Original:
     def outputs(self) -> tuple[str, ...]:
         """Names of the model's own outputs."""
         return tuple(value.name for value in self.graph.outputs)
+
+    @cached_property
+    def chooses(self) -> bool:
+        """Whether it turns what the inputs and the weights make of each other into whole numbers, which leap."""
+        return any(
+            value.dtype is not None
+            and (not value.is_float or (value.producer is not None and value.producer.type in _LEAPING))
+            and self._reached(value)
+            for value in self.graph.values.values()
+        )
 
     @cached_property
     def _origins(self) -> Origins:

@@ -8,18 +8,21 @@ each, and then the other way, for one of the two pushes any choice toward its ed
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
-from ozgraph.errors import OzgraphError
+from ozgraph.errors import ModelError, OzgraphError
 from ozgraph.numerics.measure import NOISE_CEILING, gap, is_real, liveliness, mismatch
 from ozgraph.numerics.precision import nudged
-from ozgraph.numerics.runners import Engine, Feeds, root, run_all
+from ozgraph.numerics.runners import Engine, Feeds, Tensors, root, run_all
 
 PAIRS = 3
 """How many times weights are moved, there and back."""
+
+CANDIDATES = 4
+"""How many other inputs are tried in place of one that tips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +39,76 @@ class Tipping:
     loose: frozenset[str]
 
 
-def tipping(
-    path: Path, engine: Engine, runs: Sequence[Feeds], outputs: Collection[str], folder: Path, seed: int = 0
-) -> Tipping:
-    """Ask a model how it takes other roundings of its weights.
+@dataclass(frozen=True, slots=True)
+class Shaken:
+    """A model whose weights are rounded otherwise.
 
-    Args:
-        outputs: of the model itself.
-        folder: for twins of the model, each gone once it ran.
+    Attributes:
+        path: of the model.
+        engine: how it runs.
+        outputs: its own.
+        folder: for its twins, each gone once it ran.
         seed: of the moves.
     """
-    originals = run_all(engine, path, (), runs)
-    tipped: set[int] = set()
-    leaps: dict[int, set[str]] = {}
-    for pair in range(PAIRS):
-        for sign in (1, -1):
-            twin = nudged(path, folder, seed * PAIRS + pair, sign)
-            try:
-                repeats = run_all(engine, twin, (), runs)
-            except OzgraphError:
-                return Tipping(frozenset(), frozenset())  # a twin that does not load says nothing
-            finally:
-                twin.unlink(missing_ok=True)
-                twin.with_name(twin.name + ".data").unlink(missing_ok=True)
-            for key in dict.fromkeys(key for one in originals if not isinstance(one, OzgraphError) for key in one):
+
+    path: Path
+    engine: Engine
+    outputs: Collection[str]
+    folder: Path
+    seed: int = 0
+
+    def tipping(self, runs: Sequence[Feeds]) -> Tipping:
+        """On which inputs it tips; nothing where a twin does not load."""
+        originals = run_all(self.engine, self.path, (), runs)
+        keys = dict.fromkeys(key for one in originals if not isinstance(one, OzgraphError) for key in one)
+        tipped: set[int] = set()
+        leaps: dict[int, set[str]] = {}
+        for repeats in self._repeats(runs):
+            for key in keys:
                 for run in _moved(key, originals, repeats):
                     first = originals[run]
                     if isinstance(first, OzgraphError) or (key in first and is_real(first[key])):
                         tipped.add(run)
                     else:
-                        leaps.setdefault(run, set()).add(root(key, outputs))
-    loose = {name for run, names in leaps.items() if run not in tipped for name in names}
-    return Tipping(frozenset(tipped), frozenset(loose))
+                        leaps.setdefault(run, set()).add(root(key, self.outputs))
+        loose = {name for run, names in leaps.items() if run not in tipped for name in names}
+        return Tipping(frozenset(tipped), frozenset(loose))
+
+    def calmer(
+        self, runs: Sequence[Feeds], tipped: Collection[int], another: Callable[[Feeds], Feeds]
+    ) -> dict[int, Feeds]:
+        """Other inputs in place of those that tip, where some were found that do not; where all tip, none is.
+
+        Args:
+            tipped: indexes of ``runs``.
+            another: makes other inputs of the same shapes.
+        """
+        if not tipped or len(tipped) == len(runs):
+            return {}
+        places = sorted(tipped) * CANDIDATES
+        others = [another(runs[place]) for place in places]
+        shaken = self.tipping(others).runs
+        return {
+            place: feeds
+            for number, (place, feeds) in enumerate(zip(places, others, strict=True))
+            if number not in shaken
+        }
+
+    def _repeats(self, runs: Sequence[Feeds]) -> Iterator[Sequence[Tensors | OzgraphError]]:
+        """The runs with weights moved, there and back."""
+        for pair in range(PAIRS):
+            for sign in (1, -1):
+                try:
+                    with TemporaryDirectory(dir=self.folder) as room:
+                        twin = nudged(self.path, Path(room), self.seed * PAIRS + pair, sign)
+                        yield run_all(self.engine, twin, (), runs)
+                except ModelError:
+                    return
 
 
-def _moved(key: str, originals: Sequence[Mapping[str, Any] | OzgraphError], repeats: Sequence[Any]) -> list[int]:
+def _moved(
+    key: str, originals: Sequence[Tensors | OzgraphError], repeats: Sequence[Tensors | OzgraphError]
+) -> list[int]:
     """The runs in which a tensor is another one, by more than the noise above which it is no evidence."""
     seen = {run: one[key] for run, one in enumerate(originals) if not isinstance(one, OzgraphError) and key in one}
     alive = liveliness(list(seen.values()))
