@@ -262,8 +262,27 @@ def test_python_that_cannot_be_followed_names_the_line() -> None:
         def forward(self, x: Any) -> Any:
             return self.layer(torch.from_numpy(np.tanh(x.detach().numpy())))
 
-    with pytest.raises((ModelError, UsageError), match=r"test_capture\.py:\d+: return self\.layer"):
-        ozgraph.capture(Foreign(), (torch.randn(2, 4),))
+    module, seen = Foreign(), torch.randn(2, 4)
+    with pytest.raises(ModelError, match=r"does not follow it at .*test_capture\.py:\d+: return self\.layer"):
+        ozgraph.capture(module, (seen,))
+
+
+def test_a_module_that_runs_on_elements_alone_is_not_said_to_refuse_its_inputs() -> None:
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Any) -> Any:
+            self.calls += 1
+            self.layer = self.layer.to(x.dtype)
+            return self.layer(x.mul_(2)) + torch.from_numpy(x.numpy()[:, :1])
+
+    module, x = Casting(), torch.ones(2, 4)
+    with pytest.raises(ModelError, match=r"torch\.export does not follow it at"):
+        ozgraph.capture(module, (x,))
+    assert float(module.calls) == 0 and float(x.max()) == 1, "what it writes to is a copy"
 
 
 @pytest.mark.parametrize(

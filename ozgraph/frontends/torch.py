@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, OzgraphError, UsageError
@@ -183,5 +184,16 @@ def _runs(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         dry_run(module, args, kwargs)
     except Exception as error:
-        return is_data_dependent(error)
+        return is_data_dependent(error) or _runs_on_elements(module, args, kwargs)
+    return True
+
+
+def _runs_on_elements(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """The same asked of a whole run, on copies of all that it could write to but its parameters."""
+    copies = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    given = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs))
+    try:
+        torch.func.functional_call(module, copies, *given)
+    except Exception:
+        return False
     return True
