@@ -107,6 +107,18 @@ def test_where_all_inputs_tip_the_difference_stands(tmp_path: Path) -> None:
     assert not compared(tmp_path, CHOICE, 1e6, [0, 1, 2], nothing=UP).equal
 
 
+def test_inputs_that_a_user_gave_are_not_replaced(tmp_path: Path) -> None:
+    even, clear = leaning(0.5, tmp_path)
+    weights = numbers(0.5)
+    first, second = (
+        written(tmp_path / f"{k}.onnx", CHOICE, weights | new) for k, new in enumerate(({}, {"nothing": UP}))
+    )
+    graph = load(first, shapes={"x": (1, WIDTH)})
+    given = [make_inputs(graph, {"x": (1, WIDTH)}, seed) for seed in (clear[0], clear[1], even[0])]
+    assert comparing.compare(first, second, graph, inputs=given[:2]).equal
+    assert not comparing.compare(first, second, graph, inputs=given).equal
+
+
 def test_integers_that_hang_on_rounding_are_compared_before_the_choice(tmp_path: Path) -> None:
     even, clear = leaning(0.5, tmp_path)
     seeds = [clear[0], even[0], even[1]]

@@ -91,9 +91,13 @@ def compare(
         ModelError: the original cannot be loaded.
         VerificationError: nothing that the inputs reach varies, so agreement would prove nothing.
     """
+    fresh = count(max(seeds, default=0) + 1)
 
     def made(variant: Mapping[str, tuple[int, ...]], seed: int) -> Feeds:
         return _silent(make_inputs(graph, variant, seed), silenced or {})
+
+    def another(feeds: Feeds) -> Feeds:
+        return made({name: np.shape(array) for name, array in feeds.items()}, next(fresh))
 
     shapes = shape_variants or [{value.name: value.shape for value in graph.inputs if value.shape is not None}]
     if inputs is None:
@@ -114,25 +118,17 @@ def compare(
         ceiling, sharp = (_EXACT_CEILING, _EXACT_CEILING) if exact else (NOISE_CEILING, _SHARP)
         names = _tensor_names(first) & _tensor_names(second)
         current, loose = list(runs), frozenset[str]()
-        fresh = count(max(seeds, default=0) + 1)
-
-        def another(feeds: Feeds) -> Feeds:
-            return made({name: np.shape(array) for name, array in feeds.items()}, next(fresh))
-
-        for rounds in count():
+        for rounds in count(1):
             reference = Original(first, graph, engine, plain, ceiling, sharp, names, current, expected, steps, loose)
             report = _compared(reference, second, required, kept, EXACT_LIMIT if exact else LIMIT, noise)
-            if report.equal or plain is None or rounds == _ROUNDS or not reference.chooses:
+            if report.equal or plain is None or rounds > _ROUNDS or not reference.chooses:
                 return report
             shaken = Shaken(first, engine, reference.outputs, folder, seed=rounds)
-            current = list(reference.runs)
-            found = shaken.tipping(current)
-            calm = shaken.calmer(current, found.runs, another) if inputs is None else {}
-            if len(calm) < len(found.runs) or (not calm and found.loose <= loose):
+            steadier = shaken.steadied(reference.runs, loose, another if inputs is None else None)
+            if steadier is None:
                 return report
-            loose |= found.loose
-            current = [calm.get(run, feeds) for run, feeds in enumerate(current)]
-        raise AssertionError
+            current, loose = steadier
+        raise AssertionError  # count() does not end
 
     with TemporaryDirectory(prefix="ozgraph-verify-") as folder:
 

@@ -74,25 +74,31 @@ class Shaken:
         loose = {name for run, names in leaps.items() if run not in tipped for name in names}
         return Tipping(frozenset(tipped), frozenset(loose))
 
-    def calmer(
-        self, runs: Sequence[Feeds], tipped: Collection[int], another: Callable[[Feeds], Feeds]
-    ) -> dict[int, Feeds]:
-        """Other inputs in place of those that tip, where some were found that do not; where all tip, none is.
+    def steadied(
+        self, runs: Sequence[Feeds], loose: frozenset[str], another: Callable[[Feeds], Feeds] | None
+    ) -> tuple[list[Feeds], frozenset[str]] | None:
+        """Inputs and loose outputs by which it is steady; None where nothing changes, or something tips for good.
 
         Args:
-            tipped: indexes of ``runs``.
-            another: makes other inputs of the same shapes.
+            loose: outputs known to be so.
+            another: makes other inputs of the same shapes; None where those that there are stand for themselves.
         """
-        if not tipped or len(tipped) == len(runs):
-            return {}
-        places = sorted(tipped) * CANDIDATES
+        found = self.tipping(runs)
+        if not found.runs:
+            return None if found.loose <= loose else (list(runs), loose | found.loose)
+        if another is None or len(found.runs) == len(runs):  # where all inputs tip, others will
+            return None
+        places = sorted(found.runs) * CANDIDATES
         others = [another(runs[place]) for place in places]
         shaken = self.tipping(others).runs
-        return {
+        calm = {
             place: feeds
             for number, (place, feeds) in enumerate(zip(places, others, strict=True))
             if number not in shaken
         }
+        if len(calm) < len(found.runs):
+            return None
+        return [calm.get(run, feeds) for run, feeds in enumerate(runs)], loose | found.loose
 
     def _repeats(self, runs: Sequence[Feeds]) -> Iterator[Sequence[Tensors | OzgraphError]]:
         """The runs with weights moved, there and back."""
