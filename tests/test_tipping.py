@@ -18,9 +18,11 @@ from ozgraph.numerics import compare as comparing
 from ozgraph.numerics.inputs import make_inputs
 from ozgraph.numerics.precision import nudged
 from ozgraph.numerics.runners import onnxruntime_engine
+from ozgraph.numerics.sessions import CPU
 from ozgraph.numerics.tipping import Shaken, Tipping
 from ozgraph.passes.state import State
 from ozgraph.passes.trials import Bench, failed
+from ozgraph.passes.verify import Verify
 from ozgraph.results import VerifyReport
 
 WIDTH = 24
@@ -138,13 +140,52 @@ def test_a_model_that_chooses_nothing_is_not_shaken(tmp_path: Path, monkeypatch:
     assert not compared(tmp_path, smooth, 0.5, [0, 1, 2], rows=numbers(0.5)["rows"] * np.float32(1.001)).equal
 
 
+@pytest.mark.parametrize(
+    "leap",
+    [
+        "Sign(apart_by)",
+        "Floor(apart_by)",
+        "Ceil(the_other_way)",
+        "Round(between)",
+        "Mod <fmod = 1> (past_one, one)",
+    ],
+)
+def test_floating_numbers_that_leap_tip_as_choices_do(leap: str, tmp_path: Path) -> None:
+    text = (
+        CHOICE.partition("    best")[0]
+        + f"""
+    apart_by = Sub(left, moved)
+    the_other_way = Neg(apart_by)
+    between = Add(apart_by, middle)
+    past_one = Add(apart_by, one)
+    leap = {leap}
+    by = MatMul(x, scale)
+    fit = Add(leap, by)
+    y = Mul(fit, rows)
+}}"""
+    )
+    more = {"middle": np.array([1.5], np.float32), "one": np.array([1.0], np.float32)}
+    even, clear = leaning(0.5, tmp_path)
+    weights = numbers(0.5) | more | {"rows": numbers(0.5)["rows"][:1]}
+    first, second = (
+        written(tmp_path / f"{k}.onnx", text, weights | new) for k, new in enumerate(({}, {"nothing": UP}))
+    )
+    graph = load(first, shapes={"x": (1, WIDTH)})
+    assert (
+        Shaken(first, onnxruntime_engine(optimise=True, threads=1, providers=CPU), ("y",), tmp_path)
+        .tipping([make_inputs(graph, {"x": (1, WIDTH)}, seed) for seed in [clear[0], *even]])
+        .runs
+    )
+    assert comparing.compare(first, second, graph, seeds=[clear[0], even[0], clear[1]]).equal
+
+
 def test_only_those_inputs_tip_whose_scores_are_even(tmp_path: Path) -> None:
     even, clear = leaning(0.5, tmp_path)
     path = written(tmp_path / "model.onnx", CHOICE, numbers(0.5))
     graph = load(path, shapes={"x": (1, WIDTH)})
     seeds = sorted(even + clear)
     runs = [make_inputs(graph, {"x": (1, WIDTH)}, seed) for seed in seeds]
-    engine = onnxruntime_engine(optimise=True, threads=1, providers=("CPUExecutionProvider",))
+    engine = onnxruntime_engine(optimise=True, threads=1, providers=CPU)
     found = Shaken(path, engine, ("y",), tmp_path).tipping(runs)
     tipped = {seeds[run] for run in found.runs}
     assert tipped <= set(even) and len(tipped) > len(even) / 2
@@ -188,6 +229,15 @@ class Hiding(Bench):
 
     def finish(self, output: Path | None) -> VerifyReport:
         raise AssertionError
+
+
+def test_what_failed_is_handed_on_with_its_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = [Atom(4, 4 * number) for number in range(6)]
+    monkeypatch.setattr(Bench, "atoms", property(lambda _: atoms))
+    bench = Hiding(atoms[4], atoms[:4] + atoms[5:])
+    report, failing = Verify()._attempt(bench)
+    assert not report.equal and atoms[4] in failing and len(failing) == 3
+    assert list(failing) == [atom for atom in atoms if atom in failing], "in the order of the model"
 
 
 def test_the_family_at_fault_is_one_of_those_that_failed_together() -> None:

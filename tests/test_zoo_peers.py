@@ -79,6 +79,20 @@ def layers(path: Path, between: str = "Relu") -> Path:
     return path
 
 
+def test_a_number_that_a_bias_holds_twice_is_told_by_its_layer(tmp_path: Path) -> None:
+    path = layers(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    weight, bias, _ = model.graph.initializer
+    order = np.argsort(np.linalg.norm(numpy_helper.to_array(weight), axis=0))
+    goes, stays = next((goes, stays) for goes in order[:8] for stays in order[8:] if goes < stays)
+    twice = numpy_helper.to_array(bias).copy()
+    twice[goes] = twice[stays] = 0.75
+    bias.CopyFrom(numpy_helper.from_array(twice, bias.name))
+    onnx.save(model, path)
+    found = simplified(path)
+    assert found["equal"], found
+
+
 def simplified(path: Path) -> dict[str, Any]:
     pytest.importorskip("onnxsim")
     return peer_onnxsim.onnxsim(Made(None, (), {}, str(path)), lambda stage: nullcontext())
@@ -121,3 +135,4 @@ def test_places_are_told_along_one_axis_where_another_is_cut_as_well() -> None:
     assert np.array_equal(peer_onnxsim._places(whole, part, 0), rows)
     assert np.array_equal(peer_onnxsim._places(whole, part, 1), columns)
     assert peer_onnxsim._places(whole, part[::-1], 0) is None
+    assert peer_onnxsim._places(np.array([1.0, 2.0, 1.0, 3.0]), np.array([1.0, 3.0]), 0) is None

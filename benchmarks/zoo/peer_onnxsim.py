@@ -106,23 +106,27 @@ def _zeroed(original: onnx.ModelProto, pruned: onnx.ModelProto) -> tuple[onnx.Mo
         for node in original.graph.node
         if node.op_type in PRODUCED and len(node.input) > 1
     }
-    certain = True
+    cut: list[tuple[onnx.TensorProto, int, NDArray[Any], NDArray[Any]]] = []
     for tensor in original.graph.initializer:
         other = left.get(tensor.name)
-        if other is None or list(other.dims) == list(tensor.dims):
+        if other is not None and list(other.dims) != list(tensor.dims):
+            whole, part = numpy_helper.to_array(tensor).copy(), numpy_helper.to_array(other)
+            cut += [(tensor, axis, whole, part) for axis in range(whole.ndim) if whole.shape[axis] != part.shape[axis]]
+    told = [_places(whole, part, axis) for _, axis, whole, part in cut]
+    known = [places for places in told if places is not None]
+    certain = True
+    for (tensor, axis, whole, part), places in zip(cut, told, strict=True):
+        if axis != axes.get(tensor.name, axis) % whole.ndim:
             continue
-        whole, part = numpy_helper.to_array(tensor), numpy_helper.to_array(other)
-        cut = [axis for axis in range(whole.ndim) if whole.shape[axis] != part.shape[axis]]
-        if tensor.name in axes:
-            cut = [axis for axis in cut if axis == axes[tensor.name] % whole.ndim]
-        for axis in cut:
-            places = _places(whole, part, axis)
-            if places is None:
-                certain = False
-                continue
-            whole = whole.copy()
-            gone = np.setdiff1d(np.arange(whole.shape[axis]), places)
-            np.moveaxis(whole, axis, 0)[gone] = 0
+        if places is None:
+            # A vector may hold a number twice: the layer that it belongs to tells which of them is left.
+            size = part.shape[axis]
+            fitting = (one for one in known if one.size == size and one[-1] < whole.shape[axis])
+            places = next((one for one in fitting if np.array_equal(np.take(whole, one, axis), part)), None)
+        if places is None:
+            certain = False
+            continue
+        np.moveaxis(whole, axis, 0)[np.setdiff1d(np.arange(whole.shape[axis]), places)] = 0
         tensor.CopyFrom(numpy_helper.from_array(whole, tensor.name))
     return original, certain
 
@@ -130,13 +134,16 @@ def _zeroed(original: onnx.ModelProto, pruned: onnx.ModelProto) -> tuple[onnx.Mo
 def _places(whole: NDArray[Any], part: NDArray[Any], axis: int) -> NDArray[np.intp] | None:
     """Where the slices of a part lie along an axis of the whole, by the numbers in them; None where they do not tell.
 
-    Numbers may occur twice, so most of a slice's decide; another axis may be cut as well, whose places do not matter.
+    Numbers may occur twice: most of a slice's decide, and a single one tells nothing then. Another axis may be cut as
+    well, whose places do not matter.
     """
     numbers = whole.ravel()
     order = np.argsort(numbers, kind="stable")
     wanted = np.moveaxis(part, axis, 0).reshape(part.shape[axis], -1)[:, :VOTES]
-    at = np.minimum(np.searchsorted(numbers, wanted, sorter=order), numbers.size - 1)
-    found = order[at]
+    at = np.searchsorted(numbers, wanted, sorter=order)
+    if wanted.shape[1] == 1 and bool((np.searchsorted(numbers, wanted, "right", order) > at + 1).any()):
+        return None
+    found = order[np.minimum(at, numbers.size - 1)]
     along = np.unravel_index(found, whole.shape)[axis]
     places = np.median(along, axis=1).astype(np.intp)
     agree = (along == places[:, None]) & (numbers[found] == wanted)

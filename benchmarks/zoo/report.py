@@ -217,11 +217,12 @@ def _share_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple
 
 _ONNXSIM_TEXT = (
     "`apply_structured_pruning` of onnxsim, ratio one half, on the exported files. It does not say which channels it "
-    "took: they are found by the numbers of what it left. *Equal*: the same results as the original with exactly these "
-    "at zero, by the measure of `ozgraph verify`; theirs that remove nothing count as neither.\n\n"
+    "took: they are found by the numbers of what it left, which do not tell everywhere. *Equal*: the same results as "
+    "the original with exactly these at zero, by the measure of `ozgraph verify`; theirs that remove nothing count as "
+    "neither.\n\n"
 )
 _ONNXSIM_HEAD = (
-    "library", "files", "ozgraph runs", "ozgraph equal", "theirs runs", "theirs equal", "both prune",
+    "library", "files", "ozgraph runs", "ozgraph equal", "theirs runs", "theirs equal", "not told", "both prune",
     "ozgraph prunable, median", "theirs, median", "ours at least theirs", "where it is less",
 )  # fmt: skip
 
@@ -246,7 +247,8 @@ def _onnxsim_rows(found: dict[Key, Line], rows: Sequence[Line]) -> Iterable[tupl
         yield (
             library, str(total), _of(good, total), _of(good, total),
             _of(sum(line.get("outcome") == "runs" for _, line in pairs), total),
-            _of(sum(bool(line.get("equal")) for _, line in pairs), total), str(len(both)),
+            _of(sum(bool(line.get("equal")) for _, line in pairs), total),
+            str(sum("not compared" in line for _, line in pairs)), str(len(both)),
             _percent(_median(mine for mine, _, _ in both)), _percent(_median(theirs for _, theirs, _ in both)),
             _of(len(both) - len(less), len(both)), ", ".join(f"{name} ({by:+.1%})" for by, name in less[:8]),
         )  # fmt: skip

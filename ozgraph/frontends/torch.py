@@ -19,6 +19,7 @@ from ozgraph.frontends.torch_faults import (
     dry_run,
     first_line,
     is_data_dependent,
+    is_out_of_memory,
     unknown_output,
     unregistered_dataclasses,
     within_bounds,
@@ -194,6 +195,6 @@ def _runs_on_elements(module: torch.nn.Module, args: tuple[Any, ...], kwargs: di
     given = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs))
     try:
         torch.func.functional_call(module, copies, *given)
-    except Exception:
-        return False
+    except Exception as error:
+        return is_out_of_memory(error)  # which says nothing about the inputs
     return True
