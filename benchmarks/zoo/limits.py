@@ -123,10 +123,13 @@ LIMITS = (
         ),
     ),
     Limit(
-        "a softmax, a log-sum-exp, a product or an argmax along channels",
+        "a softmax, a log-sum-exp, a product, a distance or an argmax along channels",
         "a removed slot still counts, exp(0) is 1: routers, bins of a box regression",
         "none; it is what the operator means",
-        ("a softmax over it", "a product or a sum of exponentials over it", "an argmax over it", "a loss "),
+        (
+            "a softmax over it", "a product or a sum of exponentials over it", "a distance over it",
+            "an argmax over it", "a loss ",
+        ),
     ),
     Limit(
         "positions: windows, places in an image, time",
