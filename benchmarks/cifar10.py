@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ozgraph
-from ozgraph.runtime import HESSO, HESSO_MIX, HESSOCRIC, OneCycle, Target
+from ozgraph.runtime import HESSO, HESSO_MIX, HESSOCRIC, Mix, OneCycle, Target
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "examples"))
@@ -130,6 +130,8 @@ def pruner(row: Row, module: nn.Module, optimizer: torch.optim.Optimizer, exampl
             return HESSOCRIC(optimizer, groups, saliency=saliency, **chosen)
         return HESSO(optimizer, groups, saliency=saliency, cut="end", **chosen)
     if row.method in ("ocspruner", "one-cycle"):
+        if "per" in chosen:
+            chosen["saliency"] = Mix({"coupled": 1.0}, per=chosen.pop("per"))
         return OneCycle(optimizer, groups, finish="cut" if row.method == "ocspruner" else "decay", **chosen)
     return None
 

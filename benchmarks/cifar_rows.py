@@ -145,6 +145,13 @@ def _one_cycle(prefix: str, net: str, epochs: int, removed: float, first: float,
     return (
         published,
         replace(published, name=f"{prefix}-one-cycle", method="one-cycle", aim=more.get("aim")),
+        replace(
+            published,
+            name=f"{prefix}-one-cycle-family",
+            method="one-cycle",
+            options={**looks, "per": "family"},
+            aim=more.get("aim"),
+        ),
         *_family(prefix, hesso=hesso, thin_rate=0.1),
     )
 
