@@ -48,10 +48,10 @@ def _table(table: Table, lines: Sequence[Line]) -> str:
     text = [f"## {table.title}", "", table.about, "", _cells(header), _cells(["---"] * len(header))]
     measured = {row.name: _of(row, lines) for row in table.rows}
     text += [_cells(_figures(row, measured[row.name])) for row in table.rows]
-    notes = [note for row in table.rows if (note := _verdict(row, measured[row.name]))]
+    notes = [note for row in table.rows for say in (_cut, _verdict) if (note := say(row, measured[row.name]))]
     waiting = [row for row in table.rows if {line["seed"] for line in measured[row.name]} < set(row.seeds)]
     if notes:
-        text += ["", *notes]
+        text += ["", "\n\n".join(notes)]
     for names, seeds in _together(waiting, measured):
         text += ["", f"Not measured yet, or not with all seeds: {', '.join(f'`{name}`' for name in names)}.", ""]
         text += ["    python benchmarks/cifar10.py \\", f"        --row {' '.join(names)} \\"]
@@ -94,6 +94,21 @@ def _said(options: Mapping[str, Any]) -> Iterator[str]:
         yield "scores per family"
     if options.get("average"):
         yield f"averaged over the {options['score_from']} steps before each period"
+
+
+def _cut(row: Row, lines: Sequence[Line]) -> str:
+    """When the groups to go were final, and how evenly they were taken, of the runs that say so."""
+    said = [line for line in lines if "kept" in line]
+    if not said:
+        return ""
+    when = ", ".join(f"{line['final_at'] / line['steps']:.0%}" for line in said)
+    shares = [[kept / size for kept, size in line["kept"].values()] for line in said]
+    least, middle = (statistics.fmean(map(of, shares)) for of in (min, statistics.median))
+    seeds = f"seed{'s' if len(said) > 1 else ''} {', '.join(str(line['seed']) for line in said)}"
+    return (
+        f"`{row.name}`: groups were final after {when} of the run ({seeds}); the family that is cut most keeps "
+        f"{least:.0%} of its slots, the median one {middle:.0%}."
+    )
 
 
 def _verdict(row: Row, lines: Sequence[Line]) -> str:
