@@ -75,6 +75,9 @@ def markdown(found: dict[Key, Line]) -> str:
     return "\n".join(parts)
 
 
+_ALL = "all"
+
+
 def _library_head() -> tuple[str, ...]:
     return (
         "library", "models built", "captured", "pruned and verified", "of the captured", "fx", "onnx",
@@ -83,8 +86,9 @@ def _library_head() -> tuple[str, ...]:
 
 
 def _library_rows(ours: Sequence[Line]) -> Iterable[tuple[str, ...]]:
-    for library in dict.fromkeys(line["source"] for line in ours):
-        built = [line for line in ours if line["source"] == library and "unbuildable" not in line]
+    for library in (*dict.fromkeys(line["source"] for line in ours), _ALL):
+        built = [line for line in ours if library in (line["source"], _ALL)]
+        built = [line for line in built if "unbuildable" not in line]
         captured = [line for line in built if lines.captured(line)]
         good = [line for line in captured if lines.succeeded(line)]
         times = [seconds for line in captured for seconds in _times(line)]
@@ -159,12 +163,12 @@ _PEER_HEAD = (
 
 
 def _peer_rows(found: dict[Key, Line], peers: Sequence[Line]) -> Iterable[tuple[str, ...]]:
-    for library in dict.fromkeys(line["source"] for line in peers):
+    for library in (*dict.fromkeys(line["source"] for line in peers), _ALL):
         pairs = [
             (mine, line)
             for line in peers
-            if line["source"] == library
-            and (mine := found.get(("ozgraph", library, line["model"]))) is not None
+            if library in (line["source"], _ALL)
+            and (mine := found.get(("ozgraph", line["source"], line["model"]))) is not None
             and "unbuildable" not in mine
         ]
         total = len(pairs)
