@@ -150,7 +150,6 @@ def train_row(row: Row, seed: int, options: argparse.Namespace, data: Any, resul
     steps = batches.per_epoch * row.epochs
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, row.rate, total_steps=steps, pct_start=0.1)
     run = Run(module, optimizer, scheduler, pruner(row, module, optimizer, example, steps) if row.removes else None)
-    sizes = {family.dim: family.size for family in run.pruner.layout.families} if run.pruner else {}
     path = options.checkpoint / f"{row.name}-seed{seed}.pt" if options.checkpoint else None
     losses: list[float] = []
 
@@ -186,8 +185,7 @@ def train_row(row: Row, seed: int, options: argparse.Namespace, data: Any, resul
         "torch": torch.__version__,
     }
     if isinstance(run.pruner, OneCycle):
-        kept = run.pruner.history[-1]["kept"]
-        line |= {"final_at": run.pruner.stable_at, "kept": {dim: [kept[dim], sizes[dim]] for dim in kept}}
+        line["final_at"] = run.pruner.stable_at
     results.append(line)
     print(f"{row.name} seed {seed}: {line['accuracy']:.2f} % with {macs / all_macs:.1%} of the MACs", flush=True)
     return True

@@ -97,18 +97,13 @@ def _said(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cut(row: Row, lines: Sequence[Line]) -> str:
-    """When the groups to go were final, and how evenly they were taken, of the runs that say so."""
-    said = [line for line in lines if "kept" in line]
+    """When the groups to go were final, of the runs that say so."""
+    said = [line for line in lines if "final_at" in line]
     if not said:
         return ""
     when = ", ".join(f"{line['final_at'] / line['steps']:.0%}" for line in said)
-    shares = [[kept / size for kept, size in line["kept"].values()] for line in said]
-    least, middle = (statistics.fmean(map(of, shares)) for of in (min, statistics.median))
     seeds = f"seed{'s' if len(said) > 1 else ''} {', '.join(str(line['seed']) for line in said)}"
-    return (
-        f"`{row.name}`: groups were final after {when} of the run ({seeds}); the family that is cut most keeps "
-        f"{least:.0%} of its slots, the median one {middle:.0%}."
-    )
+    return f"`{row.name}`: groups were final after {when} of the run ({seeds})."
 
 
 def _verdict(row: Row, lines: Sequence[Line]) -> str:

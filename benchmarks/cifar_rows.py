@@ -200,9 +200,8 @@ TABLES = (
         "ResNet-56 from scratch, half of the MACs removed in one cycle",
         "200 epochs. OCSPruner is published with 93.81 % in the last epoch, three seeds, under another budget: its "
         "[logs](https://github.com/ghimiredhikura/OCSPruner) are of 300 epochs, with a rate that falls in steps, and "
-        "of a ResNet-56 whose shortcuts are convolutions. Scores that are compared over the network take the three "
-        "residual streams first, down to the quarter that every family keeps, and leave the layers inside of blocks "
-        "nearly whole; `one-cycle-family` compares them per family.",
+        "of a ResNet-56 whose shortcuts are convolutions. `one-cycle-family` "
+        "compares scores per family.",
         "cuda",
         _one_cycle("resnet56-scratch", "resnet56", 200, 0.5, 0.025, aim=93.81),
     ),
