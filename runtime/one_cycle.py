@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Unpack
@@ -63,7 +64,7 @@ class OneCycle(Pruner):
     Attributes:
         history: what every look saw, for a picture: plain dicts with the keys ``step``, ``jaccard`` (J, or None),
             ``stability`` (the indicator, or None), ``penalty`` (lambda), ``kept`` (slots by dim) and ``families``
-            (Jaccard index by dim).
+            (Jaccard index by dim); where families share a dim, their ids follow it.
         stable_at: the step at which the groups became final; None before.
         stopped_by: ``jaccard`` or ``latest``; None before.
 
@@ -182,7 +183,11 @@ class OneCycle(Pruner):
             self.commit()
 
     def _write_down(self, step: int) -> None:
-        families = [(family.dim, span) for family, span in self.layout.spans()]
+        shared = Counter(family.dim for family in self.layout.families)
+        families = [
+            (family.dim if shared[family.dim] == 1 else f"{family.dim} ({family.id})", span)
+            for family, span in self.layout.spans()
+        ]
         indexes = self.stability.families
         self.history.append(
             {

@@ -249,3 +249,31 @@ def test_stability_is_the_mean_over_families_and_looks() -> None:
     assert stability.families == [1.0, 0.5] and stability.indexes == [pytest.approx(5 / 6), 0.75]
     stability.look(np.array([1, 0, 1, 0, 1, 1], dtype=bool))
     assert stability.indicator == pytest.approx((5 / 6 + 0.75 + 1) / 3)
+
+
+class TwoEnds(nn.Module):
+    """A shortcut that is padded on both sides: two families lie along one axis of the layer beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 8), nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.last(torch.relu(self.second(x) + nn.functional.pad(x, (4, 4))))
+
+
+def test_a_look_names_every_family_also_where_two_share_a_dim() -> None:
+    torch.manual_seed(0)
+    module, x = TwoEnds(), torch.randn(5, 6)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    pruner = OneCycle(optimizer, groups_of(module, x), target=Target(groups=0.4), steps=10, every=1)
+    assert len({family.dim for family in pruner.layout.families}) < len(pruner.layout.families)
+    for _ in range(4):
+        optimizer.zero_grad()
+        module(x).square().mean().backward()
+        optimizer.step()
+    for look in pruner.history:
+        assert len(look["kept"]) == len(pruner.layout.families)
+    assert sum(pruner.history[-1]["kept"].values()) == pruner.layout.total - int(0.4 * pruner.layout.total)
+    assert pruner.history[-1]["families"].keys() == pruner.history[-1]["kept"].keys()
