@@ -15,8 +15,8 @@ from ozgraph.groups import Groups, Tensor
 from ozgraph.loading import load
 from ozgraph.outcomes import Analysis, PruneResult
 from ozgraph.passes.eliminate import Eliminate
+from ozgraph.passes.families import Family
 from ozgraph.passes.freeze import Freeze
-from ozgraph.passes.group import Family
 from ozgraph.passes.hold_finite import HoldFinite
 from ozgraph.passes.manager import Pass, Progress
 from ozgraph.passes.prove_dead import ProveDead

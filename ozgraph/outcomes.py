@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ozgraph.errors import UsageError
 from ozgraph.graph import Graph, Op
 from ozgraph.names import visible
-from ozgraph.passes.group import Family, group_graph
+from ozgraph.passes.families import Family, group_graph
 from ozgraph.passes.state import State
 from ozgraph.results import AnalysisReport, PruneReport
 
@@ -44,7 +44,7 @@ class Analysis:
 
     @property
     def group_graph(self) -> nx.MultiGraph[str]:
-        """Families and weights as a networkx graph; see :func:`ozgraph.passes.group.group_graph`."""
+        """Families and weights as a networkx graph; see :func:`ozgraph.passes.families.group_graph`."""
         return group_graph(self.state)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, *, pruned: Source | Graph | None = None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ozgraph.dims import Dim
-from ozgraph.graph import Op
+from ozgraph.graph import Op, Value
 from ozgraph.passes.layout import Flows, Place
 from ozgraph.passes.program import Combination, Program
 from ozgraph.rules.rule import Reduction, Rule, Spec
@@ -29,6 +29,13 @@ class Site:
     reduction: Reduction
     operands: tuple[Place, ...]
     results: tuple[Place, ...] = ()
+
+    @property
+    def occurrences(self) -> list[tuple[Value, int]]:
+        """The tensors and axes that are combined."""
+        operands = [(self.op.inputs[number], axis) for number, axis in self.operands]
+        results = [(self.op.outputs[number], axis) for number, axis in self.results]
+        return [(value, axis) for value, axis in (*operands, *results) if value is not None]
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ozgraph.graph import Value
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.state import Mask, Removal, State
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ozgraph.graph import Value
-from ozgraph.passes.group import Roles
+from ozgraph.passes.roles import Roles
 from ozgraph.passes.state import State
 
 

@@ -13,7 +13,8 @@ from ozgraph.graph import Op, Value
 from ozgraph.groups import Count, Polynomial
 from ozgraph.passes.cost import samples
 from ozgraph.passes.counting import Counting
-from ozgraph.passes.group import Family, Roles
+from ozgraph.passes.families import Family
+from ozgraph.passes.roles import Roles
 from ozgraph.passes.saliency import Scores, criterion
 from ozgraph.passes.select import Select
 from ozgraph.passes.state import State

@@ -321,20 +321,6 @@ def keeps_statistics(value: Value) -> bool:
     return value.dtype is not None and value.dtype.itemsize >= 4
 
 
-def occurrences(site: Site) -> list[tuple[Value, int]]:
-    """The tensors and axes that a site combines."""
-    found = []
-    for operand, axis in site.operands:
-        value = site.op.inputs[operand]
-        if value is not None:
-            found.append((value, axis))
-    for result, axis in site.results:
-        value = site.op.outputs[result]
-        if value is not None:
-            found.append((value, axis))
-    return found
-
-
 def _widened(state: Slots, width: int) -> Slots:
     # Most states have their width already, and broadcasting costs more than the transfers themselves.
     return state if state.size == width else np.broadcast_to(state, width)

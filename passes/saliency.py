@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ozgraph.blocks import Tile, sums
 from ozgraph.errors import UsageError
 from ozgraph.graph import Array
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.state import State
 from ozgraph.rules.parameters import Encoding
 from ozgraph.suggestions import hint

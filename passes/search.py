@@ -13,7 +13,7 @@ import numpy as np
 from ozgraph.errors import UsageError
 from ozgraph.graph import Array
 from ozgraph.passes.eliminate import Eliminate, kept_positions
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pass, Progress
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.select import Select

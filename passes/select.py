@@ -12,7 +12,7 @@ import numpy as np
 from ozgraph.dims import Take, children, resolve
 from ozgraph.errors import UsageError
 from ozgraph.graph import Graph
-from ozgraph.passes.group import Family, names_of
+from ozgraph.passes.families import Family, names_of
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.saliency import Criterion, Scores, criterion
 from ozgraph.passes.state import Mask, Removal, State

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from ozgraph.dims import Atom, Dim, Dims, Ids, resolve
 from ozgraph.graph import Graph, Op, Value
 from ozgraph.passes.bound import Bound
+from ozgraph.passes.roles import Roles
 from ozgraph.plan import Plan
 from ozgraph.rules.parameters import Encoding, encoding
 
 if TYPE_CHECKING:
     from ozgraph.passes.cost import CostModel
-    from ozgraph.passes.group import Family
+    from ozgraph.passes.families import Family
     from ozgraph.results import FrozenRow, VerifyReport
 
 Mask = npt.NDArray[np.bool_]
@@ -194,9 +195,8 @@ class State:
     @cached_property
     def producers(self) -> dict[Atom, list[tuple[Value, int]]]:
         """For every atom of :attr:`weight_atoms`, the weight axes that make its slots; all of a group but consumers."""
-        from ozgraph.passes.group import producers_of
-
-        return producers_of(self)
+        roles = Roles(self)
+        return {atom: roles.producers(atom) for atom in self.weight_atoms}
 
     @cached_property
     def weight_atoms(self) -> dict[Atom, tuple[tuple[Value, int], ...]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ozgraph.graph import Op, Value
 from ozgraph.passes.cost import CostModel
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.promise import silenced
 from ozgraph.passes.state import Removal, State
 from ozgraph.results import (

@@ -22,7 +22,8 @@ from ozgraph.groups import (
 )
 from ozgraph.passes.cost import samples
 from ozgraph.passes.counting import Counting
-from ozgraph.passes.group import Family, Roles
+from ozgraph.passes.families import Family
+from ozgraph.passes.roles import Roles
 from ozgraph.passes.select import is_partial
 from ozgraph.passes.state import State
 from ozgraph.passes.summary import why_inactive

@@ -14,7 +14,7 @@ import pytest
 import ozgraph
 from models.building import Net
 from models.zeroing import check_removal, pruned, reasons, refused
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.state import State
 
 INPUT = "it is an input of the model (--allow-io lets it shrink)"

@@ -14,7 +14,7 @@ import ozgraph
 from models.building import Net
 from models.sequences import attend, causal_mask, heads, merged
 from models.zeroing import pruned, reasons, refused, same_function
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.state import State
 
 INPUT = "it is an input of the model (--allow-io lets it shrink)"

@@ -16,7 +16,7 @@ from models.rows import ROWS
 from ozgraph.backends.onnx import apply
 from ozgraph.passes.cost import CostModel
 from ozgraph.passes.eliminate import Eliminate
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.select import Ranking, Select

@@ -10,7 +10,7 @@ import ozgraph
 from models.exported import EXPORTED
 from models.halving import families_by_dim
 from models.rows import DESIGN_TABLE, ROWS
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.state import State
 
 

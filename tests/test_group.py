@@ -12,7 +12,8 @@ import pytest
 import ozgraph
 from models.building import Net
 from models.rows import ROWS
-from ozgraph.passes.group import CONSUMER, PRODUCER, Family, group_graph
+from ozgraph.groups import CONSUMER, PRODUCER
+from ozgraph.passes.families import Family, group_graph
 
 Places = set[tuple[str, int]]
 

@@ -14,7 +14,7 @@ import ozgraph
 from models.building import Net
 from models.rows import ROWS
 from ozgraph.errors import UsageError
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.select import Ranking, Select
 from ozgraph.passes.state import State
 from ozgraph.target import Target

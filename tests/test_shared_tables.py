@@ -13,7 +13,7 @@ from models.exported import EXPORTED
 from models.pruning import families_of, halved
 from models.tables import LAYERS, MODELS, ROWS, D, H, K, S
 from models.zeroing import Found, check_removal, pruned
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.state import State
 
 OTHERWISE = {"tables_of_one_layer", "tables_of_varying_length", "tables_of_mixed_positions"}

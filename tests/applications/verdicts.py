@@ -25,8 +25,9 @@ from ozgraph.backends.onnx import apply
 from ozgraph.graph import Value
 from ozgraph.numerics.measure import gap, liveliness, mismatch, spread
 from ozgraph.passes.eliminate import Eliminate
+from ozgraph.passes.families import Family
 from ozgraph.passes.freeze import Freeze
-from ozgraph.passes.group import Family, Group
+from ozgraph.passes.group import Group
 from ozgraph.passes.infer_dims import InferDims
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.normalize import Normalize

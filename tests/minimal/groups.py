@@ -12,7 +12,7 @@ import ozgraph
 from minimal.machine import Machine, UnsupportedError
 from minimal.search import Search, Slice
 from models.building import Array
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.state import State
 
 SMALLEST = "smallest"

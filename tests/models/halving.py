@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pass
 from ozgraph.passes.select import Select
 from ozgraph.passes.state import Removal, State

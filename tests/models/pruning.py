@@ -6,7 +6,7 @@ import onnx
 
 import ozgraph
 from ozgraph.passes.eliminate import Eliminate
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.select import Ranking, Select

@@ -13,7 +13,7 @@ from models.feeding import feeds, run
 from models.halving import zeroed_by_hand
 from ozgraph.backends.onnx import apply
 from ozgraph.passes.eliminate import Eliminate
-from ozgraph.passes.group import Family
+from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pipeline
 from ozgraph.passes.prove_dead import ProveDead
 from ozgraph.passes.state import Removal, State
