@@ -13,6 +13,10 @@ class UsageError(OzgraphError):
     """The request cannot be carried out: an unknown name, an impossible target, an output that is the input."""
 
 
+class OutOfMemoryError(UsageError):
+    """Memory does not suffice to run a model on these inputs, which says nothing of the model or of what was pruned."""
+
+
 class RuleError(OzgraphError):
     """A rule's notation is malformed, or a rule contradicts the operator it is applied to."""
 

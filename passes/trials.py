@@ -58,8 +58,8 @@ class Bench(ABC):
             if "--inputs" in str(error):
                 raise
             return failed(str(error))
-        except (UsageError, ModelError):
-            raise  # about the original or its inputs, not about the pruning
+        except (UsageError, ModelError, MemoryError):
+            raise  # about the original, its inputs or this machine, not about the pruning
         except Exception as error:  # a wrong rule or pass may fail anywhere: that is a mismatch, and has a family
             return failed(f"{type(error).__name__}: {error}")
 

@@ -98,7 +98,7 @@ class TorchBench(Bench):
         try:
             module = to_module(self._state.graph, self._state.plan, modes=self._modes)
             report = self._against_original(self._state, module)
-        except UsageError:
+        except (UsageError, MemoryError):
             raise
         except VerificationError as error:
             if not self._state.removed:

@@ -12,7 +12,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from ozgraph.errors import ModelError, UsageError, VerificationError
+from ozgraph.errors import ModelError, OutOfMemoryError, UsageError, VerificationError
 from ozgraph.frontends.onnx import load
 from ozgraph.graph import Array
 from ozgraph.numerics.compare import compare, verify
@@ -321,6 +321,22 @@ def test_a_second_model_that_does_not_run_is_a_difference(agreement: Callable[..
     report = agreement((MLP, good), (MLP, good | weights(v=(15, 4))))
     assert not report.equal
     assert report.max_relative_error == float("inf")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_memory_that_does_not_suffice_is_no_difference(agreement: Callable[..., VerifyReport], exact: bool) -> None:
+    """More bytes than any machine addresses."""
+    text = "agraph (float[1,8] x) => (float[1,8] y) { h = Expand(x, s)  r = Cos(h)  m = ReduceMax(r)  y = Add(x, m) }"
+    small, large = ({"s": np.array([size, 8], np.int64)} for size in (1, 1 << 54))
+    with pytest.raises(OutOfMemoryError, match=r"not enough memory to run .*\.onnx"):
+        agreement((text, small), (text, large), exact=exact)
+
+
+def test_inputs_that_are_too_large_for_memory_are_not_called_wrong(agreement: Callable[..., VerifyReport]) -> None:
+    text = "agraph (float[1,8] x, int64[2] s) => (float[1,8] y) { h = Expand(x, s)  m = ReduceMax(h)  y = Add(x, m) }"
+    x = np.ones((1, 8), np.float32)
+    with pytest.raises(OutOfMemoryError, match=r"not enough memory to run .*a\.onnx"):
+        agreement((text, {}), (text, {}), inputs=[{"x": x, "s": np.array([1 << 54, 8])}])
 
 
 def test_another_output_shape_is_a_difference(agreement: Callable[..., VerifyReport]) -> None:

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
+from ozgraph.errors import ModelError, OutOfMemoryError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.evidence import Observation, Original
 from ozgraph.numerics.inputs import load_inputs, make_inputs, perturbed
@@ -211,6 +211,8 @@ def _compared(
                 if isinstance(result, OzgraphError):
                     raise result
                 results.append(result)
+        except OutOfMemoryError:
+            raise
         except OzgraphError as error:
             broken = _Verdict(str(other), Gap(np.inf, 0.0, base), f"the second model: {error}")
             return _report([broken], (), len(reference.runs))

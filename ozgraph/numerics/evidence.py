@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
 
-from ozgraph.errors import ModelError, OzgraphError, UsageError, VerificationError
+from ozgraph.errors import ModelError, OutOfMemoryError, OzgraphError, UsageError, VerificationError
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.numerics.measure import Liveliness, liveliness
 from ozgraph.numerics.runners import Engine, Feeds, Tensors, root, run_all
@@ -111,7 +111,7 @@ class Original:
             results = run_all(self.engine, self.path, expose, self.runs)
         failures = [(index, result) for index, result in enumerate(results) if isinstance(result, OzgraphError)]
         if failures and (failures[0][0] < required or len(failures) == len(results)):
-            if self.plain is None:
+            if self.plain is None or isinstance(failures[0][1], OutOfMemoryError):
                 raise failures[0][1]
             raise UsageError(
                 f"the original does not run on the {'given' if required else 'made'} inputs: {failures[0][1]}; "

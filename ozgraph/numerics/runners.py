@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx.reference import ReferenceEvaluator
 
-from ozgraph.errors import ModelError, OzgraphError
+from ozgraph.errors import ModelError, OutOfMemoryError, OzgraphError
 from ozgraph.graph import Array
 from ozgraph.numerics.reference_operators import REPAIRED
 from ozgraph.numerics.sessions import open_session
@@ -48,6 +48,10 @@ def reference_engine() -> Engine:
             try:
                 with np.errstate(all="ignore"):
                     found = evaluator.run(None, fitted, intermediate=True)
+            except MemoryError as error:
+                raise OutOfMemoryError(
+                    f"there is not enough memory to run {path} ({error}); free some, or give smaller inputs"
+                ) from error
             except Exception as error:  # any operator's own exception
                 raise ModelError(
                     f"no exact run of {path}: {_summary(error)} (in onnx's reference evaluator)"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ozgraph.errors import ModelError, OzgraphError
+from ozgraph.errors import ModelError, OutOfMemoryError, OzgraphError
 from ozgraph.graph import Array
 
 CPU = ("CPUExecutionProvider",)
@@ -31,6 +31,12 @@ _NO_PREPACKING = "session.disable_prepacking"
 # Stamps that every onnxruntime since 1.18 runs; newer ones are asked of the installed one.
 _SURE_OPSET = 21
 _SURE_IR_VERSION = 10
+
+_NO_MEMORY = re.compile(
+    r"bad[ _]alloc|(failed to allocate memory|out of memory|smaller than requested bytes|_ALLOC_FAILED).*",
+    re.IGNORECASE,
+)
+"""What allocators, arenas and CUDA's libraries say; onnxruntime has no class for it."""
 
 _DTYPES: dict[str, str] = {
     "tensor(float)": "float32",
@@ -63,10 +69,11 @@ class Session:
         Feeds are cast to the element type that the model takes, so a float32 twin accepts its original's inputs.
 
         Raises:
+            OutOfMemoryError: memory does not suffice.
             OzgraphError: onnxruntime refused the inputs or failed on the way.
         """
         wanted = list(self.outputs if outputs is None else outputs)
-        with _as_error(f"onnxruntime failed in {self.name}", OzgraphError):
+        with _as_error(self.name, f"onnxruntime failed in {self.name}", OzgraphError):
             return dict(zip(wanted, self.native.run(wanted, self.fitted(feeds)), strict=True))
 
     def fitted(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -94,6 +101,7 @@ def open_session(
 
     Raises:
         ModelError: onnxruntime is missing, lacks a provider, or cannot load the model.
+        OutOfMemoryError: memory does not suffice.
     """
     runtime = _onnxruntime()
     missing = [provider for provider in providers if provider not in runtime.get_available_providers()]
@@ -114,7 +122,7 @@ def open_session(
     if expose:
         source = _with_outputs(path, expose)
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(path.resolve().parent))
-    with _as_error(f"onnxruntime cannot load {path}", ModelError):
+    with _as_error(str(path), f"onnxruntime cannot load {path}", ModelError):
         native = runtime.InferenceSession(source, options, providers=list(providers))
     return Session(
         name=str(path),
@@ -200,15 +208,18 @@ def _dtype(kind: str) -> np.dtype[Any] | None:
 
 
 @contextmanager
-def _as_error(what: str, family: type[OzgraphError]) -> Iterator[None]:
+def _as_error(model: str, what: str, family: type[OzgraphError]) -> Iterator[None]:
     """Its bindings raise classes of their own, and plain RuntimeError or ValueError."""
     try:
         yield
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise family(f"{what}: {_first_line(error)}") from error
     except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
+        known = isinstance(error, (RuntimeError, ValueError, TypeError))
+        if not known and not type(error).__module__.startswith("onnxruntime"):
             raise
+        if short := _NO_MEMORY.search(str(error)):
+            raise OutOfMemoryError(
+                f"there is not enough memory to run {model} ({short.group()}); free some, or give smaller inputs"
+            ) from error
         raise family(f"{what}: {_first_line(error)}") from error
 
 

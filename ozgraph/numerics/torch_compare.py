@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ozgraph.errors import UsageError, VerificationError
+from ozgraph.errors import OutOfMemoryError, UsageError, VerificationError
 from ozgraph.frontends.torch_faults import at_fault, first_line, is_out_of_memory
 from ozgraph.graph import Array
 from ozgraph.numerics.measure import gap, is_real, liveliness, mismatch
@@ -85,7 +85,7 @@ class Reference:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise UsageError(
+            raise OutOfMemoryError(
                 f"there is not enough memory to verify {self.name}, which is run in float64 ({first_line(error)}); "
                 "free some, give smaller example inputs, or export it and prune the file, which is run as it is"
             ) from error
