@@ -1,7 +1,8 @@
 """Random models that are right, and random files that are wrong.
 
 * :mod:`fuzz.recipes`: a random model as plain numbers, drawn by numpy or by hypothesis; and how to shrink one.
-* :mod:`fuzz.layers`: the layers that a recipe is made of.
+* :mod:`fuzz.workshop`: what layers are made with.
+* :mod:`fuzz.layers`: the layers that a recipe is made of, by kind.
 * :mod:`fuzz.graphs`: a recipe's model.
 * :mod:`fuzz.judge`: half of every active family removed, against the same model zeroed by hand.
 * :mod:`fuzz.campaign`: many random models; ``python -m fuzz.campaign --help``.

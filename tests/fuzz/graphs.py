@@ -9,9 +9,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from fuzz import control_layers  # noqa: F401  (for the layers that it enters)
-from fuzz.layers import LAYERS, DoesNotFitError, Tensor, Workshop, channels, projected
+from fuzz.layers import LAYERS
 from fuzz.recipes import LARGEST, Draws, Recipe
+from fuzz.workshop import DoesNotFitError, Tensor, Workshop, channels, projected
 from models.building import Array, Net
 
 FEWEST, MOST = 5, 40

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.torch_nets import GroupedQueryAttention, RMSNorm, SwiGLU
+from models.transformer_nets import GroupedQueryAttention, RMSNorm, SwiGLU
 
 
 class _Layer(nn.Module):

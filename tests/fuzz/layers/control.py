@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from fuzz.layers import Tensor, Workshop, channels, layer, projected, require, resized, some_axis
 from fuzz.recipes import Draws
+from fuzz.workshop import Tensor, Workshop, channels, layer, projected, require, resized, some_axis
 from models.control import Body, cell, loop_body, positive, zeros
 
 _POINTWISE = ("Relu", "Tanh", "Sigmoid", "Neg", "Identity", "Softplus")
