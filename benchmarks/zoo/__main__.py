@@ -34,6 +34,7 @@ def main() -> None:
     run.add_argument("--peer", choices=("torch-pruning", "onnxsim"), help="measure a peer in ozgraph's place")
     run.add_argument("--only", default=["*"], nargs="+", metavar="GLOB", help="models with such a name")
     run.add_argument("--first", type=int, help="that many names of each source; any beginning is a fair sample")
+    run.add_argument("--all", action="store_true", help="the rest of timm's names, too")
     run.add_argument("--again", choices=("failed", "all"), help="repeat models that have a line already")
     run.add_argument("--routes", default=("fx", "onnx"), nargs="+", choices=("fx", "onnx"), help="default: both")
     run.add_argument("--seconds", type=int, default=300, help="CPU seconds a model may take (default: %(default)s)")
@@ -59,7 +60,7 @@ def main() -> None:
             return options.again == "failed" and lines.failed(known[key])
 
         for name in options.sources:
-            runner.run(tool, name, options.results, chosen, wanted, options.first)
+            runner.run(tool, name, options.results, chosen, wanted, options.first, options.all)
         return
     found = lines.read(options.results)
     if not found:

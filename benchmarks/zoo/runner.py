@@ -48,13 +48,19 @@ def run(
     limits: Limits,
     wanted: Callable[[lines.Key], bool],
     first: int | None = None,
+    everything: bool = False,
 ) -> None:
-    """Measure the wanted models among the first so many of a library, and append their lines."""
+    """Measure the wanted models among the first so many of a library, and append their lines.
+
+    Args:
+        everything: the names beyond a full run, too.
+    """
     found = source(library)
     _warm(tool)
     found.prepare()
     context = multiprocessing.get_context("fork")
-    keys = [key for name in list(found.names())[:first] if wanted(key := (tool, library, name))]
+    names = list(dict.fromkeys([*found.names(), *(found.rest() if everything else ())]))[:first]
+    keys = [key for name in names if wanted(key := (tool, library, name))]
     running: dict[Connection, _Running] = {}
     done = 0
     while keys or running:

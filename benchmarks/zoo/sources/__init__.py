@@ -40,6 +40,7 @@ class Source:
         names: all names that a full run takes.
         make: builds one, with random weights.
         kind: what kind of model a name is, for the report.
+        rest: further names, beyond a full run.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     names: Callable[[], Iterable[str]]
     make: Callable[[str], Made]
     kind: Callable[[str], str]
+    rest: Callable[[], Iterable[str]] = tuple
 
 
 def source(name: str) -> Source:

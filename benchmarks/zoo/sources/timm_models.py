@@ -1,8 +1,12 @@
-"""The smallest model of every module of timm, then a fixed random sample of other names."""
+"""The smallest model of every module of timm, then a fixed random sample of other names, then the rest."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +14,7 @@ import torch
 from sources import Made, Source, UnbuildableError, first_that_runs, images
 
 SAMPLE = 150
-LARGEST = 120_000_000
-"""Parameters that a sampled model may have."""
+"""Further names, after the smallest of every module."""
 
 
 def _prepare() -> Any:
@@ -34,22 +37,48 @@ def _size(name: str) -> int:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Names that say small come first, so that few models of a module need to be made."""
+    """Names that say small come first."""
     marks = ("test_", "femto", "atto", "pico", "nano", "050", "tiny", "_xxs", "xxt", "mini", "micro", "_xs", "_s", "18")
     return next((number for number, mark in enumerate(marks) if mark in name), len(marks)), name
 
 
-def _names() -> list[str]:
+def _sizes() -> dict[str, int]:
+    """Parameters of every model, counted once for a version of timm: it takes minutes."""
     timm = _prepare()
-    chosen = []
+    kept = Path(tempfile.gettempdir()) / f"ozgraph-zoo-timm-{timm.__version__}.json"
+    if not kept.exists():
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
+            json.dump({name: _size(name) for name in timm.list_models()}, file)
+        os.replace(file.name, kept)
+    sizes: dict[str, int] = json.loads(kept.read_text())
+    return sizes
+
+
+def _parts() -> tuple[list[str], list[str]]:
+    """The smallest of every module, by their sizes and by what their names say; all others, shuffled.
+
+    Others are told by names alone, so that the sample is the same whatever the sizes are.
+    """
+    timm = _prepare()
+    sizes = _sizes()
+    smallest, said = [], []
     for module in timm.list_modules():
         names = sorted(timm.list_models(module=module), key=_order)
         if names:
-            chosen.append(min(names[:4], key=_size))
-    chosen = sorted(dict.fromkeys(chosen), key=_size)
-    others = sorted(set(timm.list_models()) - set(chosen))
+            smallest.append(min(names, key=sizes.__getitem__))
+            said.append(min(names[:4], key=sizes.__getitem__))
+    others = sorted(set(timm.list_models()) - set(said))
     random.Random(0).shuffle(others)
-    return [*chosen, *others[:SAMPLE]]
+    return sorted({*smallest, *said}, key=lambda name: (sizes[name], name)), others
+
+
+def _names() -> list[str]:
+    smallest, others = _parts()
+    return list(dict.fromkeys([*smallest, *others[:SAMPLE]]))
+
+
+def _rest() -> list[str]:
+    return _parts()[1][SAMPLE:]
 
 
 def _kind(name: str) -> str:
@@ -80,4 +109,4 @@ def _fixed(name: str) -> bool:
     )
 
 
-SOURCE = Source("timm", _prepare, _names, _make, _kind)
+SOURCE = Source("timm", _prepare, _names, _make, _kind, _rest)
