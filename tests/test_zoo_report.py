@@ -50,6 +50,19 @@ def test_the_last_row_counts_every_library() -> None:
     assert [row[1] for row in rows(page, "small")][:2] == ["2", "1"]
 
 
+def test_modules_of_timm_are_told_from_its_models() -> None:
+    measured = [
+        ours("timm", "a", 0.1) | {"kind": "first"},
+        ours("timm", "b", 0.1, "given back") | {"kind": "first"},
+        ours("timm", "c", 0.1) | {"kind": "second"},
+        ours("small", "d", 0.1) | {"kind": "third"},
+    ]
+    page = report.markdown({(line["tool"], line["source"], line["model"]): line for line in measured})
+    said = " ".join(page.split())
+    assert "timm's modules (2, " in said
+    assert ", 1 have every measured model pruned and verified on every route, 2 at least one." in said
+
+
 def test_the_committed_pages_are_what_their_lines_give() -> None:
     found = lines.read(ROOT / "benchmarks" / "results" / "zoo.jsonl")
     assert (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8") == report.markdown(found)

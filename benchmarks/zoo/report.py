@@ -38,7 +38,7 @@ def markdown(found: dict[Key, Line]) -> str:
     """The page for people who read the repository."""
     ours = [line for line in found.values() if line["tool"] == "ozgraph"]
     parts = [INTRO]
-    parts.append("## By library\n\n" + table(_library_head(), list(_library_rows(ours))))
+    parts.append("## By library\n\n" + table(_library_head(), list(_library_rows(ours))) + _modules(ours))
     if kinds := list(_kind_rows(ours)):
         parts.append("## By kind\n\n" + _KIND_TEXT + table(_KIND_HEAD, kinds))
     peers = [line for line in found.values() if line["tool"] == "torch-pruning"]
@@ -97,6 +97,21 @@ def _library_rows(ours: Sequence[Line]) -> Iterable[tuple[str, ...]]:
             _by_route(captured, "fx"), _by_route(captured, "onnx"), _percent(_median(map(prunable, captured))),
             _number(_median(times)), _number(max(times, default=None)),
         )  # fmt: skip
+
+
+def _modules(ours: Sequence[Line]) -> str:
+    """How timm's modules fare, of which every full run takes the smallest model."""
+    modules: dict[str, list[bool]] = {}
+    for line in ours:
+        if line["source"] == "timm" and "kind" in line and lines.captured(line):
+            modules.setdefault(line["kind"], []).append(lines.succeeded(line))
+    if not modules:
+        return ""
+    whole, some = (sum(judge(found) for found in modules.values()) for judge in (all, any))
+    return (
+        f"\nOf timm's modules ({len(modules)}, the smallest model of each and a sample of others), {whole} have every "
+        f"measured model pruned and verified on every route, {some} at least one. `--all` measures the rest.\n"
+    )
 
 
 _KIND_TEXT = (

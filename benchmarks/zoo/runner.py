@@ -78,7 +78,8 @@ def run(
                 said = pipe.recv()
             except EOFError:
                 job.process.join()
-                said = {"killed": _death(job.process.exitcode), "stage": job.stage}
+                kind = found.kind(job.key[2])
+                said = {"killed": _death(job.process.exitcode), "kind": kind, "stage": job.stage}
             if isinstance(said, str):
                 job.stage = said
                 continue
