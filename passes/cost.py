@@ -41,8 +41,8 @@ class CostModel:
         self._dims: list[Dim] = []
         self._touching: dict[Atom, list[int]] = {}
         self.parameter_terms = [
-            self._term(state.axes.get(value, ()) if value in state.axes else (), value.size)
-            for value in state.parameters
+            self._term(state.axes.get(value, ()) if value in state.axes else (), value.size, stored.packed)
+            for value, stored in state.parameters.items()
         ]
         share = samples(state)
         owned = [(bound.op, term) for bound in state.bound.values() for term in self._macs(bound)]
@@ -63,8 +63,8 @@ class CostModel:
                 self._touching.setdefault(atom, []).append(number)
         return number
 
-    def _term(self, dims: Iterable[Dim], size: int | None = None) -> Term:
-        factor, variable = 1, []
+    def _term(self, dims: Iterable[Dim], size: int | None = None, each: int = 1) -> Term:
+        factor, variable = each, []
         known = False
         for dim in dims:
             known = True
@@ -73,7 +73,7 @@ class CostModel:
                 factor *= dim.size
             else:
                 variable.append(number)
-        return Term(factor if known or size is None else size, tuple(variable))
+        return Term(factor if known or size is None else size * each, tuple(variable))
 
     def _macs(self, bound: Bound) -> list[Term]:
         """One term for each product of the rule whose letters the application has."""
@@ -105,7 +105,7 @@ class CostModel:
         return left
 
     def parameters(self, removal: Removal | None = None) -> int:
-        """Elements of all weights once ``removal`` is gone."""
+        """Numbers in all weights once ``removal`` is gone."""
         return self._total(self.parameter_terms, self._full if removal is None else self.sizes(removal))
 
     def macs(self, removal: Removal | None = None) -> int:

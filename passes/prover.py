@@ -255,7 +255,7 @@ class Prover:
             # The usual case: products of operands, of which a single one has to be zero.
             for operand, axis in operands:
                 value = site.op.inputs[operand]
-                if value is not None and self.at(value, axis, atom) is ZERO:
+                if value is not None and operand not in rule.statistics and self.at(value, axis, atom) is ZERO:
                     return True
         return bool(self.neutral(site, atom).all())
 
@@ -264,7 +264,8 @@ class Prover:
         rule = self._state.bound[site.op].rule
         seen: dict[int, Slots] = {}
         for operand, axis in site.operands:
-            if site.op.inputs[operand] is not None:
+            # Codes and zero points are no factors: a zero among them says nothing.
+            if site.op.inputs[operand] is not None and operand not in rule.statistics:
                 state = self._less_its_zero_point(site.op, operand, axis, atom, rule.zero_points.get(operand))
                 seen[operand] = meet([seen[operand], state]) if operand in seen else state
         alone = [(operand,) for operand in seen if not any(operand in term for term in rule.terms)]

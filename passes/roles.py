@@ -81,6 +81,6 @@ class Roles:
         found: dict[tuple[Value, int], None] = {}
         for value, axis in site.occurrences:
             for source in self.sources(value, axis):
-                if atom in self._state.atoms(*source):
+                if self.of(*source) != SLICE and atom in self._state.atoms(*source):
                     found[source] = None
         return list(found)

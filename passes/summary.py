@@ -182,7 +182,7 @@ def frozen_rows(state: State) -> list[FrozenRow]:
         if value not in state.parameters:
             continue
         first: list[tuple[tuple[str, str], int]] | None = None
-        held = 1
+        held = state.parameters[value].packed
         for dim in axes:
             table = state.dims.ids(dim, frozen=True)
             free = (state.dims.ids(dim) >= 0).any(axis=1)

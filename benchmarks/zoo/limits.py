@@ -238,6 +238,16 @@ LIMITS = (
         ("a mean or norm over it cannot be rescaled exactly",),
     ),
     Limit(
+        "weights of a few bits",
+        "numbers that share a scale, and blocks whose zero points share a byte, go together: rows prune one by one, "
+        "columns by the block",
+        "smaller blocks, eight bits or weights without zero points, or prune before quantising",
+        (
+            "a block of it shares a scale", "its weights are packed", "zero points of neighbouring blocks",
+            "its last block is cut short", "its numbers belong to blocks",
+        ),
+    ),
+    Limit(
         "a sum over constants that no weight makes",
         "slots that the model adds up do not come from weights that could be zero",
         "none",

@@ -21,15 +21,8 @@ Infer = Callable[[ir.Node, Sequence[Shape | None]], Sequence[Shape | None]]
 
 def complete(node: ir.Node, shapes: dict[str, tuple[int | str | None, ...]], dtypes: dict[str, int]) -> None:
     """Fill in the shapes and element types of the results of ``node`` that are still open."""
-    infer = (_ML_RULES if node.domain == _ML else _RULES).get(node.op_type)
-    if infer is None:
-        return
     names = [value.name if value is not None else None for value in node.inputs]
-    operands = [_static(shapes.get(name or "")) for name in names]
-    try:
-        results = infer(node, operands)
-    except (IndexError, TypeError, ValueError, ZeroDivisionError):
-        return  # operands that do not fit: nothing is known
+    results = inferred(node, [_static(shapes.get(name or "")) for name in names])
     floating = next((dtypes[name] for name in names if name in dtypes and dtypes[name] in _FLOATS), None)
     for position, (output, shape) in enumerate(zip(node.outputs, results, strict=False)):
         if output.name and shape is not None and _static(shapes.get(output.name)) is None:
@@ -37,6 +30,17 @@ def complete(node: ir.Node, shapes: dict[str, tuple[int | str | None, ...]], dty
             dtype = _INTEGER_RESULTS.get((node.op_type, position), floating)
             if dtype is not None:
                 dtypes.setdefault(output.name, dtype)
+
+
+def inferred(node: ir.Node, operands: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    """Shapes of the results, by those of the operands; empty where nothing is known."""
+    infer = (_ML_RULES if node.domain == _ML else _RULES).get(node.op_type)
+    if infer is None:
+        return ()
+    try:
+        return infer(node, operands)
+    except (IndexError, TypeError, ValueError, ZeroDivisionError):
+        return ()  # operands that do not fit
 
 
 _FLOATS = {ir.DataType.FLOAT.value, ir.DataType.FLOAT16.value, ir.DataType.BFLOAT16.value, ir.DataType.DOUBLE.value}
@@ -138,6 +142,18 @@ def _extracted(node: ir.Node, operands: Sequence[Shape | None]) -> Sequence[Shap
     return ((*(source[:-1] or (1,)), int(np.prod(indexes))),)
 
 
+def _packed_product(node: ir.Node, operands: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    return ((*_known(operands[0])[:-1], _known(operands[1])[0]),)
+
+
+def _packed_rows(node: ir.Node, operands: Sequence[Shape | None]) -> Sequence[Shape | None]:
+    table, indexes, scales = (_known(shape) for shape in operands[:3])
+    if len(table) != 2 or len(scales) != 2 or _integer(node, "gather_axis"):
+        raise ValueError("another layout")
+    packed = -(-table[1] // _integer(node, "block_size", 128)) < scales[1]
+    return ((*indexes, table[1] * 8 // _integer(node, "bits", 4) if packed else table[1]),)
+
+
 _RULES: dict[str, Infer] = {
     "Attention": _attention,
     "BiasGelu": _same,
@@ -147,7 +163,9 @@ _RULES: dict[str, Infer] = {
     "FusedGemm": _product,
     "FusedMatMul": _product,
     "Gelu": _same,
+    "GatherBlockQuantized": _packed_rows,
     "GroupQueryAttention": _grouped_query,
+    "MatMulNBits": _packed_product,
     "MultiHeadAttention": _multi_head,
     "QuickGelu": _same,
     "RotaryEmbedding": _same,

@@ -14,12 +14,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.analysis import analyze_implicit_usage
 
-from ozgraph.frontends import arithmetic, dynamic_bodies
+from ozgraph.frontends import arithmetic, contrib_shapes, dynamic_bodies
 from ozgraph.frontends.control_flow import graphs_of
 from ozgraph.frontends.evaluated import axes_read
 from ozgraph.frontends.known import Dim, Flags, Inferred, Variability
 from ozgraph.frontends.shapes import Skeleton
 from ozgraph.graph import Integers
+
+_GROWTHS = (1, 2, 3, 16)
+"""By how much sizes that vary are made larger. A quotient rounded down may stay the same at one of them, not at all."""
 
 
 def settled(inferred: Inferred) -> Variability:
@@ -140,6 +143,8 @@ def _axes(
             open_axes.append(axis)
     if open_axes:
         known = _by_operands(node, sizes, result, bool(others))
+        if known is None and node.domain in contrib_shapes.DOMAINS:
+            known = _at_other_sizes(node, name, sizes, sample, result)
         if known is None:
             known = _by_inference(skeleton, node, name, sizes, sample, result)
         for axis in open_axes:
@@ -219,6 +224,28 @@ def _by_inference(
     if shape is None or len(shape) != len(sizes):
         return (True,) * len(sizes)
     return tuple(extent != size for extent, size in zip(shape, sizes, strict=True))
+
+
+def _at_other_sizes(node: ir.Node, name: str, sizes: tuple[int, ...], sample: Inferred, result: Variability) -> Flags:
+    """Flags of an operator that onnx does not infer: axes that change with what varies, at one of several sizes."""
+    position = next(number for number, value in enumerate(node.outputs) if value.name == name)
+    flags = [False] * len(sizes)
+    for growth in _GROWTHS:
+        operands: list[tuple[int, ...] | None] = []
+        for value in node.inputs:
+            key = value.name or "" if value is not None else ""
+            extents, varying = sample.static_shape(key), result.axes.get(key)
+            if extents is None or varying is None:
+                operands.append(None)
+                continue
+            # Axes of one size stay axes of one size: they may be the same axis.
+            operands.append(tuple(s * growth + 1 if flag else s for s, flag in zip(extents, varying, strict=True)))
+        found = contrib_shapes.inferred(node, operands)
+        shape = found[position] if position < len(found) else None
+        if shape is None or len(shape) != len(sizes):
+            return (True,) * len(sizes)
+        flags = [flag or size != other for flag, size, other in zip(flags, sizes, shape, strict=True)]
+    return tuple(flags)
 
 
 def _elements(skeleton: Skeleton, node: ir.Node, sample: Inferred, result: Variability) -> None:

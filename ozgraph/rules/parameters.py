@@ -20,11 +20,13 @@ class Encoding:
         zero, scale: shaped to broadcast against the parameter, but for the axis of ``block``.
         block: (axis, how many positions of it share an element of ``zero`` and ``scale``). They are repeated only for
             the part of the parameter that is looked at: as large as it, they would take more memory than it does.
+        packed: how many numbers a stored element holds. Such parameters are never zeroed themselves: their scales are.
     """
 
     zero: Array
     scale: Array
     block: tuple[int, int] | None = None
+    packed: int = 1
 
     @property
     def plain(self) -> bool:
@@ -74,6 +76,8 @@ _STORED: dict[tuple[str, int], tuple[int | None, int, int]] = {
     ("MatMulInteger", 0): (None, 2, -2),
     ("MatMulInteger", 1): (None, 3, -1),
 }
+# Operands that hold codes of a few bits, whose scales are weights of their own.
+_CODES = frozenset({("com.microsoft.MatMulNBits", 1), ("com.microsoft.GatherBlockQuantized", 0)})
 # Operators that only move the elements of their first operand.
 _MOVES = frozenset(
     [
@@ -159,12 +163,19 @@ def _encoding_at(op: Op, position: int, value: Value) -> Encoding | None:
         blocked = size and max(scales.size, zeros.size) > 1
         extents = value.shape or ()
         return Encoding(zeros, scales, (axis % len(extents), min(size, extents[axis])) if blocked else None)
+    if (op.operator, position) in _CODES:
+        narrow = value.dtype is not None and value.dtype.name == "uint8"
+        return Encoding(np.zeros(()), np.ones(()), packed=max(8 // _bits(op), 1) if narrow else 1)
     if (op.operator, position) in _STORED:
         beside, zero, axis = _STORED[op.operator, position]
         scales = np.ones(()) if beside is None else _shaped(op, beside, axis, value)
         zeros = _shaped(op, zero, axis, value)
         return None if scales is None or zeros is None else Encoding(zeros, scales)
     return _ELSEWHERE
+
+
+def _bits(op: Op) -> int:
+    return max(int(op.attributes.get("bits", 4)), 1)
 
 
 def _shaped(op: Op, position: int, axis: int, value: Value) -> Array | None:

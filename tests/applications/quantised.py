@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from applications.application import Table
-from applications.operands import Fixed, T, floats, integers, number, stored
+from applications.application import DOMAIN, Table
+from applications.operands import Fixed, Operand, T, floats, indexes, integers, number, stored
 
 TABLE = Table()
 use = TABLE.use
@@ -63,3 +63,45 @@ use("ConvInteger", stored(2, 4, 5, 6), stored(7, 4, 3, 3), form="no zero points"
 use("ConvInteger", stored(2, 6, 5, 7), stored(8, 3, 2, 3), form="groups", group=2)
 use("MatMulInteger", stored(3, 4, zero=120), stored(4, 5, zero=120), _POINT, _POINT)
 use("MatMulInteger", stored(2, 3, 4), stored(4, 5), form="no zero points")
+
+_PACKED = f"{DOMAIN}.MatMulNBits"
+
+
+def _codes(*shape: int) -> Operand:
+    """Weights of a few bits; any byte will do."""
+    return stored(*shape, only="weight")
+
+
+def _points(*shape: int) -> Fixed:
+    return Fixed((np.arange(np.prod(shape)) * 37 % 256).astype(np.uint8).reshape(shape))
+
+
+_SIXTEEN = {"opset": 21, "N": 6, "bits": 4, "block_size": 16}
+_BLOCKS = T(6, 4, only="weight")
+use(_PACKED, T(3, 64), _codes(6, 4, 8), _BLOCKS, **_SIXTEEN, K=64)
+use(_PACKED, T(3, 64), _codes(6, 4, 8), _BLOCKS, _points(6, 2), form="zero points", **_SIXTEEN, K=64)
+use(
+    _PACKED, T(2, 3, 64), _codes(6, 4, 8), T(24, only="weight"), _points(12), None, T(6, only="weight"),
+    form="in one row", **_SIXTEEN, K=64,
+)  # fmt: skip
+use(_PACKED, T(3, 48), _codes(6, 3, 8), T(6, 3, only="weight"), _points(6, 2), form="odd", **_SIXTEEN, K=48)
+use(_PACKED, T(3, 60), _codes(6, 4, 8), _BLOCKS, form="cut short", **_SIXTEEN, K=60)
+use(
+    _PACKED, T(3, 64), _codes(6, 4, 16), _BLOCKS, _points(6, 4), form="8 bits", opset=21, N=6, K=64, bits=8,
+    block_size=16,
+)  # fmt: skip
+use(
+    _PACKED, T(3, 64), _codes(6, 4, 8), _BLOCKS, _points(6, 2), Fixed(np.arange(64, dtype=np.int32)[::-1].copy() // 16),
+    form="order of groups", **_SIXTEEN, K=64,
+)  # fmt: skip
+_TABLE = f"{DOMAIN}.GatherBlockQuantized"
+_WHERE = indexes(2, 3, below=6)
+use(_TABLE, _codes(6, 32), _WHERE, _BLOCKS, opset=21, quantize_axis=1, block_size=16, bits=4)
+use(
+    _TABLE, _codes(6, 32), _WHERE, _BLOCKS, _points(6, 2), form="zero points", opset=21, quantize_axis=1, block_size=16,
+    bits=4,
+)  # fmt: skip
+use(
+    _TABLE, _codes(6, 64), _WHERE, _BLOCKS, _points(6, 4), form="8 bits", opset=21, quantize_axis=1, block_size=16,
+    bits=8,
+)  # fmt: skip

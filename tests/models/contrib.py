@@ -112,6 +112,34 @@ def contrib_llama() -> onnx.ModelProto:
     return built(net, net.dense(net.op("Add", x, y), D, 5, name="head"), B, S, 5)
 
 
+def packed(net: Net, x: str, n_in: int, n_out: int, *, block: int, bits: int, name: str, points: bool = True) -> str:
+    """MatMulNBits on random codes, with zero points where asked."""
+    blocks, bytes_ = -(-n_in // block), block * bits // 8
+    operands = [
+        net.const(net.rng.integers(0, 256, (n_out, blocks, bytes_)).astype(np.uint8), f"{name}.codes"),
+        net.const((net.positive(n_out, blocks) * 2.0**-bits / np.sqrt(n_in)).astype(np.float32), f"{name}.scales"),
+    ]
+    if points:
+        stored = net.rng.integers(0, 256, (n_out, -(-blocks * bits // 8))).astype(np.uint8)
+        operands.append(net.const(stored, f"{name}.points"))
+    return ms(net, "MatMulNBits", x, *operands, K=n_in, N=n_out, bits=bits, block_size=block)
+
+
+@row
+def contrib_packed() -> onnx.ModelProto:
+    """A gated layer in weights of a few bits, behind a table of them; blocks of 16 numbers share a scale."""
+    net = Net("contrib_packed", opset=21)
+    tokens = net.input("tokens", (B, S), np.int64)
+    table = net.const(net.rng.integers(0, 256, (8, 32)).astype(np.uint8), "words.codes")
+    scales = net.const((net.positive(8, 4) * 0.1).astype(np.float32), "words.scales")
+    x = ms(net, "GatherBlockQuantized", table, tokens, scales, quantize_axis=1, block_size=16, bits=4)
+    gate = packed(net, x, 64, 96, block=16, bits=4, name="gate", points=False)
+    up = packed(net, x, 64, 96, block=16, bits=8, name="up")
+    y = packed(net, net.op("Mul", net.silu(gate), up), 96, 64, block=16, bits=4, name="down")
+    y = net.op("Add", net.op("Mul", x, net.number(0.5)), y)
+    return built(net, packed(net, y, 64, 5, block=16, bits=8, name="head"), B, S, 5)
+
+
 @row
 def contrib_cross_attention() -> onnx.ModelProto:
     """MultiHeadAttention over another sequence, values narrower than keys, biases inside."""
