@@ -155,7 +155,8 @@ def test_a_layer_norm_that_shares_a_scale_of_ones_is_zeroed_there() -> None:
     x = net.op("LayerNormalization", far_from_zero(net), ones, axis=-1)
     x = net.op("Relu", net.linear(x, 8, 8, name="fc2"))
     y = net.op("LayerNormalization", x, ones, axis=-1)
-    pruned(net.build(net.linear(y, 8, 3, name="fc3")), ("fc1.weight", 8, "rescaled"))
+    model = net.build(net.linear(y, 8, 3, name="fc3"))
+    pruned(model, ("fc1.weight", 8, "rescaled"), ("fc2.weight", 8, "rescaled"))
 
 
 def centred(net: Net, x: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from ozgraph.backends.model_copy import Changed, ModelCopy, Slice, Zero, copy_of
 from ozgraph.backends.rewriting import replace_op, rewrite_op
 from ozgraph.backends.taking import take_apart
 from ozgraph.blocks import Tile
+from ozgraph.frontends import shared_fills
 from ozgraph.frontends.normal_form import drop_unused
 from ozgraph.graph import Array, Graph, Value
 from ozgraph.plan import Indices, Plan, Zeroing
@@ -41,6 +42,7 @@ def apply(graph: Graph, plan: Plan) -> ir.Model:
     for op, sequence in plan.replacements.items():
         replace_op(copy, op, sequence)
     _set_shapes(copy, plan.shapes)
+    shared_fills.join(copy.model.graph, graph.origin.parted)
     drop_unused(copy.model)
     return copy.model
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ozgraph.collector import collector_paused
 from ozgraph.errors import ModelError, UsageError
-from ozgraph.frontends import computed_weights, dynamic, dynamic_bodies, safety, sampling, sparse
+from ozgraph.frontends import computed_weights, dynamic, dynamic_bodies, safety, sampling, shared_fills, sparse
 from ozgraph.frontends.building import build, fills
 from ozgraph.frontends.known import Dim, Inferred, Variability
 from ozgraph.frontends.layer_norm import Ranks, fuse_layer_norms
@@ -36,7 +36,7 @@ _MOST_ELEMENTS = 1 << 44
 
 @collector_paused()
 def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
-    """Read an ONNX model for analysis; neither ``source`` nor any file is changed, and no weight is read.
+    """Read an ONNX model for analysis; neither ``source`` nor any file is changed, and no large weight is read.
 
     Args:
         source: a path, the bytes of a file, an ``onnx.ModelProto`` or an ``onnx_ir.Model``. External data is found
@@ -59,6 +59,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         if computed:
             unchanged = unchanged or model.clone()
             computed_weights.fold(model, computed)
+        parted = shared_fills.part(model)
     with translated(where, "analysing it"):
         skeleton = Skeleton(model)
         _check_nodes(skeleton, where)
@@ -76,6 +77,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
         origin = OnnxOrigin(model, path, dims=dict(declared.dims), samples=samples)
         origin.files = frozenset(files | ({os.path.realpath(path)} if path else set()))
         origin.external = bool(files)
+        origin.parted = parted
         origin.source = unchanged
         return build(origin, inferred[0], varying, skeleton, where)
 

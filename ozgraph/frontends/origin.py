@@ -68,6 +68,7 @@ class OnnxOrigin:
         external: whether weights are kept in a file beside the model.
         source: the model as it was read, where bodies, sequences or optionals were rewritten after that; else None.
         files: every file that the model reads, absolute and without links.
+        parted: constant -> the one that it was in the file, see :mod:`~ozgraph.frontends.shared_fills`.
     """
 
     model: ir.Model
@@ -79,3 +80,4 @@ class OnnxOrigin:
     external: bool = False
     source: ir.Model | None = None
     files: frozenset[str] = frozenset()
+    parted: dict[str, str] = field(default_factory=dict)

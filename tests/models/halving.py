@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx_ir import serde
 
 from ozgraph.passes.families import Family
 from ozgraph.passes.manager import Pass
@@ -59,9 +60,13 @@ def graphs_of(model: onnx.ModelProto) -> list[onnx.GraphProto]:
 
 
 def zeroed_by_hand(model: onnx.ModelProto, state: State) -> onnx.ModelProto | None:
-    """A copy of the model with the chosen members at zero; None where a member is no plain floating initializer."""
+    """A copy of the model with the chosen members at zero; None where a member is no plain floating initializer.
+
+    Constants of one number that several nodes read are parted as ozgraph reads them: no name in the file tells their
+    uses apart.
+    """
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(serde.serialize_model(state.graph.origin.model) if state.graph.origin.parted else model)
     weights = {tensor.name: tensor for graph in graphs_of(copy) for tensor in graph.initializer}
     for family in state.families:
         gone = set((family.atom.base + np.flatnonzero(state.chosen.mask(family.atom))).tolist())
