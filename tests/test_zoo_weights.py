@@ -108,7 +108,11 @@ def test_the_same_channels_are_left_out_in_every_run() -> None:
     assert torch.equal(layer(x), x), "and none outside"
 
 
-def test_the_calmest_start_is_taken_and_one_on_which_nothing_runs_is_passed_over(monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("far", "taken"), [(1e-5, 2), (1.9e-6, 4)])
+def test_the_calmest_start_is_taken_and_one_on_which_nothing_runs_is_passed_over(
+    far: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One well above zero must be ten times calmer."""
     torch.manual_seed(0)
     module = Scaled()
     tried: list[float] = []
@@ -119,7 +123,7 @@ def test_the_calmest_start_is_taken_and_one_on_which_nothing_runs_is_passed_over
         if len(tried) == 1:
             raise ValueError("finds nothing")
 
-    found = iter([3e-5, 2e-5, 4e-5])
+    found = iter([3e-5, 2e-5, 4e-5, far])
 
     def judged(part: nn.Module, *_: Inputs) -> float:
         part.double().float()  # as in earnest: buffers are other tensors afterwards
@@ -128,6 +132,7 @@ def test_the_calmest_start_is_taken_and_one_on_which_nothing_runs_is_passed_over
     monkeypatch.setattr(perturb, "_measure", measured)
     monkeypatch.setattr(perturb, "rounding", judged)
     monkeypatch.setattr(perturb, "STARTS", tuple(perturb.Start(shift, 1.0, 1.0) for shift in (9.0, 1.0, 2.0, 3.0)))
+    monkeypatch.setattr(perturb, "FAR", perturb.Start(4.0, 1.0, 1.0))
     perturb.perturb(module, *inputs(0))
-    assert [round(shift) for shift in tried] == [9, 1, 2, 3]
-    assert round(float(module.norm.bias.mean())) == round(float(module.norm.running_mean.mean())) == 2
+    assert [round(shift) for shift in tried] == [9, 1, 2, 3, 4]
+    assert round(float(module.norm.bias.mean())) == round(float(module.norm.running_mean.mean())) == taken
