@@ -108,11 +108,11 @@ def test_the_same_channels_are_left_out_in_every_run() -> None:
     assert torch.equal(layer(x), x), "and none outside"
 
 
-@pytest.mark.parametrize(("far", "taken"), [(1e-5, 2), (1.9e-6, 4)])
+@pytest.mark.parametrize(("far", "taken"), [(1e-6, 2), (1.9e-7, 4)])
 def test_the_calmest_start_is_taken_and_one_on_which_nothing_runs_is_passed_over(
     far: float, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One well above zero must be ten times calmer."""
+    """The worst of three draws counts, and one well above zero must be a hundred times calmer."""
     torch.manual_seed(0)
     module = Scaled()
     tried: list[float] = []
@@ -123,9 +123,9 @@ def test_the_calmest_start_is_taken_and_one_on_which_nothing_runs_is_passed_over
         if len(tried) == 1:
             raise ValueError("finds nothing")
 
-    found = iter([3e-5, 2e-5, 4e-5, far])
+    found = iter([1e-5, 3e-5, 1e-5, 2e-5, 1e-5, 1e-5, 1e-5, 1e-5, 4e-5, far, far, far])
 
-    def judged(part: nn.Module, *_: Inputs) -> float:
+    def judged(part: nn.Module, *_: Inputs, seed: int = 1) -> float:
         part.double().float()  # as in earnest: buffers are other tensors afterwards
         return next(found)
 

@@ -23,7 +23,7 @@ LAST = 8
 """Layers that are looked at instead, as called from the end."""
 
 
-def rounding(module: nn.Module, first: Inputs, second: Inputs) -> float | None:
+def rounding(module: nn.Module, first: Inputs, second: Inputs, seed: int = 1) -> float | None:
     """The largest difference between float32 and float64 over what two inputs differ by, the worse of two cases.
 
     Every layer meets a half of its input, or half of the layers do: verification compares halves of all families,
@@ -31,6 +31,7 @@ def rounding(module: nn.Module, first: Inputs, second: Inputs) -> float | None:
 
     Args:
         module: in eval mode and float32, and so again afterwards; its buffers are other tensors then.
+        seed: of what is left out.
 
     Returns:
         None where that cannot be told: it is not of one precision, does not run in float64, or returns nothing that
@@ -41,9 +42,9 @@ def rounding(module: nn.Module, first: Inputs, second: Inputs) -> float | None:
     found = []
     for layers in (1.0, 0.5):
         try:
-            with torch.no_grad(), thinned(module, 0.5, layers):
+            with torch.no_grad(), thinned(module, 0.5, layers, seed):
                 narrow = [_results(module, each) for each in (first, second)]
-            with torch.no_grad(), thinned(module.double(), 0.5, layers):
+            with torch.no_grad(), thinned(module.double(), 0.5, layers, seed):
                 wide = [_results(module, tree_map(_widened, each)) for each in (first, second)]
         except Exception:  # whatever it says: it is not run this way
             return None
