@@ -43,7 +43,7 @@ def test_the_last_row_counts_every_library() -> None:
     peers = [theirs("timm", "a", "runs"), theirs("small", "a", "failed"), theirs("small", "b", "runs")]
     page = report.markdown({(line["tool"], line["source"], line["model"]): line for line in [*measured, *peers]})
     together, beside = rows(page, "all")
-    assert together[1:5] == ["4", "4", "3", "75.0%"]
+    assert together[1:6] == ["4", "4", "3", "75.0%", "3 / 4 (75.0%)"]
     assert together[-1] == "8.00"
     # A model that ozgraph was not given is nobody's.
     assert beside[1:6] == ["2", "2 / 2 (100.0%)", "2 / 2 (100.0%)", "1 / 2 (50.0%)", "1 / 2 (50.0%)"]

@@ -80,7 +80,8 @@ _ALL = "all"
 
 def _library_head() -> tuple[str, ...]:
     return (
-        "library", "models built", "captured", "pruned and verified", "of the captured", "fx", "onnx",
+        "library", "models built", "captured", "pruned and verified", "of the captured", "on one route at least", "fx",
+        "onnx",
         "median prunable", "analysis + rewrite, median s", "worst s",
     )  # fmt: skip
 
@@ -94,6 +95,7 @@ def _library_rows(ours: Sequence[Line]) -> Iterable[tuple[str, ...]]:
         times = [seconds for line in captured for seconds in _times(line)]
         yield (
             library, str(len(built)), str(len(captured)), str(len(good)), _share(len(good), len(captured)),
+            _of(sum("ok" in lines.outcomes(line).values() for line in captured), len(captured)),
             _by_route(captured, "fx"), _by_route(captured, "onnx"), _percent(_median(map(prunable, captured))),
             _number(_median(times)), _number(max(times, default=None)),
         )  # fmt: skip
