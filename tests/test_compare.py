@@ -282,6 +282,28 @@ def test_the_limit_is_three_noise_floors_where_those_are_larger(
     assert 1e-5 < report.noise_floor < 1e-3
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_noise_that_shows_on_further_inputs_counts_unless_inputs_are_given(
+    agreement: Callable[..., VerifyReport], monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    first = weights(w=(8, 16), v=(16, 4))
+    second = {name: array.copy() for name, array in first.items()}
+    second["v"] *= np.float32(1.00003)
+    seen: list[bytes] = []
+
+    def noisy_later(y: Array) -> Array:
+        if y.tobytes() not in seen and len(seen) < 3:
+            seen.append(y.tobytes())
+        return y if y.tobytes() in seen else y * np.float32(1.00002)
+
+    without_optimisations(monkeypatch, noisy_later)
+    random = np.random.default_rng(3)
+    inputs = [{"x": random.standard_normal((2, 8)).astype(np.float32)} for _ in range(3)] if given else None
+    report = agreement((MLP, first), (MLP, second), inputs=inputs)
+    assert report.equal is not given
+    assert (report.noise_floor > 1e-5) is not given
+
+
 def test_a_noise_floor_may_come_from_another_implementation(agreement: Callable[..., VerifyReport]) -> None:
     first = weights(w=(8, 16), v=(16, 4))
     second = {name: array.copy() for name, array in first.items()}

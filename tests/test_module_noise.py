@@ -124,6 +124,24 @@ def test_slots_that_are_chosen_but_not_dead_stay_with_their_weights(a_rule_that_
     assert result.state.chosen.total == 3
 
 
+def test_noise_that_one_rounding_does_not_show_another_may() -> None:
+    """Drawn as often as the difference asks for, and no more than a few times."""
+    originals = [[np.linspace(-1, 1, 9) * run] for run in (1.0, 2.0, 3.0)]
+    others = [[row[0] * (1 + 1e-11)] for row in originals]
+    drawn: list[int] = []
+
+    def rounded(draw: int) -> list[list[Any]]:
+        drawn.append(draw)
+        return [[row[0] * (1 + (1e-11 if draw == 1 else 0.0))] for row in originals]
+
+    assert not torch_compare.compared(originals, others, 1e-12).equal
+    assert torch_compare.compared(originals, others, 1e-12, rounded).equal
+    assert drawn == [0, 1]
+    drawn.clear()
+    assert not torch_compare.compared(originals, [[2 * row[0]] for row in originals], 1e-12, rounded).equal
+    assert len(drawn) == 4
+
+
 class Lifted(nn.Module):
     """What is pruned is far from zero, so that the bias that takes its place is stored with a rounding that shows."""
 

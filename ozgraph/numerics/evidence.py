@@ -123,6 +123,25 @@ class Original:
         self._measured.update({name: seen.liveliness[name] for name in expose})
         return seen
 
+    def noise(self, runs: Sequence[Feeds]) -> dict[str, float]:
+        """The noise floors of the outputs on other inputs; of those that run, with and without optimisations."""
+        if self.plain is None:
+            return {}
+        pairs = [
+            (first, second)
+            for first, second in zip(
+                *(run_all(engine, self.path, (), runs) for engine in (self.engine, self.plain)), strict=True
+            )
+            if not isinstance(first, OzgraphError) and not isinstance(second, OzgraphError)
+        ]
+        floors = {}
+        for name in self.outputs:
+            both = [(first[name], second[name]) for first, second in pairs if name in first and name in second]
+            if both:
+                alive = liveliness([first for first, _ in both], both)
+                floors[name] = alive.noise if alive.moving else 0.0
+        return floors
+
     def observe(self, expose: Sequence[str]) -> Observation:
         """Run everything with extra outputs.
 
