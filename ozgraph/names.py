@@ -1,14 +1,33 @@
-"""Names from model files as people may see them: they come from anyone, and may hold anything."""
+"""Names in model files: new ones beside those that are there, and theirs as people may see them.
+
+They come from anyone, and may hold anything.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import MutableSet
+from typing import Any
 
 LONGEST = 400
 """Characters of a name that are shown; longer ones lose their middle."""
 
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """What would move the cursor, turn the text around, or not show at all."""
+
+
+def fresh(name: str, taken: MutableSet[Any], first: int = 2) -> str:
+    """``name``, or its first numbered form that is not taken, counted from ``first``; it is taken from then on.
+
+    >>> fresh("w", {"w", "w_2"})
+    'w_3'
+    """
+    candidate, count = name, first
+    while candidate in taken:
+        candidate = f"{name}_{count}"
+        count += 1
+    taken.add(candidate)
+    return candidate
 
 
 def visible(name: str, longest: int | None = LONGEST) -> str:

@@ -171,6 +171,10 @@ def test_a_block_goes_by_its_scale_and_not_by_its_codes() -> None:
     for name in ("gate.codes", "up.codes"):
         model = with_elements(model, name, 0, run)
     assert ozgraph.eliminate(model).report.removed_slots == 0
+    columns = with_elements(MODELS["contrib_packed"](), "down.codes", 0, slice(None), slice(0, 2))
+    report = ozgraph.eliminate(columns).report
+    assert report.removed_slots == 0
+    assert not report.frozen_by_verification, "it was not even tried"
     half = with_elements(MODELS["contrib_packed"](), "gate.scales", 0, slice(0, 16))
     assert ozgraph.eliminate(half).report.removed_slots == 0
     whole = with_elements(MODELS["contrib_packed"](), "gate.scales", 0, run)
@@ -179,6 +183,17 @@ def test_a_block_goes_by_its_scale_and_not_by_its_codes() -> None:
     products = [node for node in result.model.graph if node.op_type == "MatMulNBits"]
     sizes = sorted((node.attributes["K"].as_int(), node.attributes["N"].as_int()) for node in products)
     assert sizes == [(64, 5), (64, 64), (64, 64), (64, 64)]
+
+
+def test_what_reads_a_block_loses_its_scales_and_keeps_its_codes() -> None:
+    """A sigmoid of zero is none, so that the columns behind it go as well."""
+    net = Net("consumers", opset=21)
+    x = net.op("Sigmoid", net.dense(net.input("x", (B, S, 6)), 6, 32, name="fc"))
+    model = built(net, packed(net, x, 32, 5, block=16, bits=8, name="head"), B, S, 5)
+    (family,) = ozgraph.analyze(model).report.families
+    assert family.exactness == "consumers"
+    assert {member.tensor for member in family.members if member.role == "consumer"} == {"head.scales"}
+    halved(model)
 
 
 def test_numbers_are_counted_and_not_the_bytes_that_hold_them() -> None:

@@ -42,8 +42,9 @@ def test_layers_that_share_a_bias_of_one_number_prune_each_on_its_own(number: fl
     assert all(family.active for family in state.families)
 
 
-def test_a_bias_of_several_numbers_ties_the_layers_that_share_it() -> None:
-    pruned(perceptron(np.arange(1, 9) / 8), ("fc1.weight", 8, "exact"))
+@pytest.mark.parametrize("bias", [np.arange(1, 9) / 8, np.tile([0.0, -0.0], 4)], ids=["numbers", "signs of zero"])
+def test_a_bias_of_several_numbers_ties_the_layers_that_share_it(bias: Array) -> None:
+    pruned(perceptron(bias), ("fc1.weight", 8, "exact"))
 
 
 def test_scales_and_shifts_of_norms_are_parted_too() -> None:

@@ -15,6 +15,7 @@ from ozgraph.frontends.control_flow import graphs_of
 from ozgraph.frontends.onnx import OnnxOrigin
 from ozgraph.frontends.tensors import elements
 from ozgraph.graph import Array, Graph, Op, Value
+from ozgraph.names import fresh
 from ozgraph.plan import Indices
 
 EXTERNAL = "ozgraph.external"
@@ -34,12 +35,7 @@ class ModelCopy:
 
     def unique(self, name: str) -> str:
         """``name``, or the first numbered form of it that nothing in the model uses."""
-        candidate, count = name, 0
-        while candidate in self.names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self.names.add(candidate)
-        return candidate
+        return fresh(name, self.names, first=1)
 
     def constant(self, name: str, array: Array) -> ir.Value:
         """A new initializer; equal small integer ones are shared."""

@@ -22,6 +22,7 @@ from ozgraph.frontends.known import Inferred, Variability
 from ozgraph.frontends.origin import FillConstant, OnnxOrigin, TensorConstant
 from ozgraph.frontends.shapes import Skeleton
 from ozgraph.graph import Constant, Graph, Op, Value
+from ozgraph.names import fresh
 
 
 def build(origin: OnnxOrigin, inferred: Inferred, varying: Variability, skeleton: Skeleton, where: str) -> Graph:
@@ -146,7 +147,7 @@ class _Builder:
         if axis is not None:
             attributes["axis"] = axis
         op = Op(
-            self._unique(node.name or (node.outputs[0].name if node.outputs else "") or node.op_type),
+            fresh(node.name or (node.outputs[0].name if node.outputs else "") or node.op_type, self._names),
             kind,
             "" if node.domain == "ai.onnx" else node.domain,
             self.skeleton.version_of(node.domain),
@@ -167,14 +168,6 @@ class _Builder:
         self.origin.nodes[op] = node
         self.ops.append(op)
         return op
-
-    def _unique(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
-        return candidate
 
 
 def fills(skeleton: Skeleton) -> Iterable[tuple[ir.Node, tuple[int, ...]]]:

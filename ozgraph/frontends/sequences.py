@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ozgraph.frontends.control_flow import Control
 from ozgraph.frontends.known import Inferred, Variability
 from ozgraph.graph import Array
+from ozgraph.names import fresh
 
 OPERATORS = frozenset(
     {
@@ -197,7 +198,7 @@ class Resolver:
             attributes["split"] = ir.AttrInt64s("split", list(sizes))
         made = ir.Node("", "Split", operands, attributes.values(), num_outputs=len(sizes), name=node.name)
         for value in made.outputs:
-            value.name = self._unique(f"{name}_piece")
+            value.name = fresh(f"{name}_piece", self._names)
             value.type = source.type
         self._insert(node, made)
         return list(made.outputs)
@@ -215,7 +216,7 @@ class Resolver:
             made = ir.node(kind, [value, axes])
         else:
             made = ir.node(kind, [value], attributes={"axes": [axis]})
-        made.outputs[0].name = self._unique(f"{value.name}_{kind.lower()}")
+        made.outputs[0].name = fresh(f"{value.name}_{kind.lower()}", self._names)
         self._insert(node, made)
         return made.outputs[0]
 
@@ -240,19 +241,11 @@ class Resolver:
         graph.insert_before(node, new)
 
     def _constant(self, array: Array, name: str) -> ir.Value:
-        name = self._unique(name)
+        name = fresh(name, self._names)
         tensor = ir.Tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self._model.graph.register_initializer(value)
         return value
-
-    def _unique(self, name: str) -> str:
-        candidate, count = name, 1
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
-        return candidate
 
 
 def uses_sequences(nodes: Iterable[ir.Node]) -> bool:

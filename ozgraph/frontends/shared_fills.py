@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from ozgraph.frontends.tensors import alias, elements
+from ozgraph.names import fresh
 
 _MOST = 1 << 18
 """Elements of the largest that are parted: each is a tensor of its own while the model is verified."""
@@ -50,7 +52,7 @@ def part(model: ir.Model) -> dict[str, str]:
         assert tensor is not None and value.name is not None
         others = len(uses) < len(value.uses()) or value.is_graph_output()  # which the name belongs to
         for use in uses if others else uses[1:]:
-            name = _fresh(f"{value.name}@{_reader(use.node)}", taken)
+            name = fresh(f"{value.name}@{_reader(use.node)}", taken)
             own = ir.Value(name=name, shape=value.shape, type=value.type, const_value=alias(tensor, name))
             graph.register_initializer(own)
             use.node.replace_input_with(use.idx, own)
@@ -81,14 +83,5 @@ def _is_fill(tensor: ir.TensorProtocol | None) -> bool:
     """Whether a tensor of several elements holds one number."""
     if tensor is None or tensor.dtype not in _KINDS or not 1 < tensor.size <= _MOST:
         return False
-    array = elements(tensor).ravel()
-    return bool(array[0] == array[-1] and (array == array[0]).all())
-
-
-def _fresh(name: str, taken: set[str | None]) -> str:
-    candidate, count = name, 0
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    taken.add(candidate)
-    return candidate
+    array = np.ascontiguousarray(elements(tensor)).reshape(-1, 1).view(np.uint8)  # a negative zero is another number
+    return bool((array[0] == array[-1]).all() and (array == array[0]).all())

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ozgraph.frontends.control_flow import Control
 from ozgraph.frontends.known import Inferred
+from ozgraph.names import fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +84,9 @@ def _rewrite(model: ir.Model, control: Control, found: _Appending) -> None:
         for value in (*part.inputs, *part.initializers.values(), *(out for inner in part for out in inner.outputs))
     }
 
-    def unique(name: str) -> str:
-        candidate, count = name, 1
-        while candidate in names:
-            count += 1
-            candidate = f"{name}_{count}"
-        names.add(candidate)
-        return candidate
-
     # The body returns the element in the place of the sequence, behind everything that it carries.
     each = ir.node("Identity", [element])
-    each.outputs[0].name = unique(f"{element.name}_each")
+    each.outputs[0].name = fresh(f"{element.name}_each", names)
     each.outputs[0].type, each.outputs[0].shape = element.type, element.shape
     body.insert_before(found.insert, each)
     outputs = [value for number, value in enumerate(body.outputs) if number != 1 + found.place]
@@ -115,7 +108,7 @@ def _rewrite(model: ir.Model, control: Control, found: _Appending) -> None:
         after.name, before.name = before.name, None
         before.replace_all_uses_with(after, replace_graph_outputs=True)
     stacked = made.outputs[-1]
-    stacked.name = unique(f"{node.outputs[found.place].name}_stacked")
+    stacked.name = fresh(f"{node.outputs[found.place].name}_stacked", names)
     stacked.type = element.type
     for stack in found.stacks:
         _transpose(stack, stacked, found.rank)
